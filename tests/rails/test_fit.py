@@ -1,0 +1,173 @@
+"""The fit rail: predictions from the shape, corrected by what was measured."""
+
+import pytest
+
+from rails import Limits, Measurement, RailsError, budget_steps, gate, load_menu, predict
+from rails.fit import GIB, fit_fault
+
+GPT_354M = {
+    "n_layer": 24,
+    "n_head": 16,
+    "d_model": 1024,
+    "d_ff": 4096,
+    "batch_size": 16,
+    "seq_len": 1024,
+    "precision": "bf16",
+}
+NANO = {"n_layer": 4, "n_head": 4, "d_model": 128, "d_ff": 512, "batch_size": 8, "seq_len": 256, "precision": "bf16"}
+
+
+def nano(**changes):
+    return {**NANO, **changes}
+
+
+def measured(recipe, memory=GIB, seconds=12.0, tokens=200_000):
+    return Measurement(recipe, memory, seconds, tokens)
+
+
+def test_gpt_354m_has_its_published_parameter_count():
+    assert predict(GPT_354M, Limits(vocab_size=50257)).params == 354_601_984
+
+
+def test_without_measurements_memory_is_the_analytic_figure_and_time_is_unknown():
+    prediction = predict(GPT_354M, Limits({"steps": 60}, vocab_size=50257))
+    assert 20 * GIB < prediction.memory_bytes < 50 * GIB and prediction.seconds is None
+
+
+@pytest.mark.parametrize("knob", ["n_layer", "d_model", "d_ff", "batch_size", "seq_len"])
+def test_a_larger_recipe_is_predicted_to_need_more(knob):
+    limits = Limits({"steps": 60}, vocab_size=2048, measurements=[measured(NANO)])
+    small, large = predict(NANO, limits), predict(nano(**{knob: NANO[knob] * 2}), limits)
+    assert large.memory_bytes > small.memory_bytes and large.seconds > small.seconds
+
+
+def test_fp32_keeps_more_memory_than_bf16():
+    limits = Limits(vocab_size=2048)
+    assert predict(nano(precision="fp32"), limits).memory_bytes > predict(NANO, limits).memory_bytes
+
+
+@pytest.mark.parametrize("missing", ["n_layer", "d_ff", "batch_size"])
+def test_a_recipe_without_the_gpts_knobs_is_not_predicted(missing):
+    recipe = {name: value for name, value in NANO.items() if name != missing}
+    limits = Limits({"steps": 9}, memory_bytes=1, run_seconds=1e-9, vocab_size=2048)
+    assert predict(recipe, limits) is None and fit_fault(recipe, limits) is None
+
+
+def test_without_a_vocabulary_size_nothing_is_predicted():
+    assert predict(NANO, Limits(memory_bytes=1)) is None
+
+
+def test_a_shape_that_was_measured_is_predicted_as_measured():
+    runs = [measured(NANO, 700_000_000, 12.0), measured(nano(n_layer=8), 10 * GIB, 99.0)]
+    prediction = predict({**NANO, "lr": 0.5}, Limits({"tokens": 200_000}, vocab_size=2048, measurements=runs))
+    assert prediction.memory_bytes == 700_000_000 and prediction.seconds == pytest.approx(12.0)
+
+
+def test_the_worst_ratio_nearby_corrects_memory():
+    plain = predict(nano(n_layer=5), Limits(vocab_size=2048)).memory_bytes
+    at = {layers: predict(nano(n_layer=layers), Limits(vocab_size=2048)).memory_bytes for layers in (4, 6)}
+    runs = [measured(nano(n_layer=4), at[4] * 2), measured(nano(n_layer=6), at[6] * 3)]
+    assert predict(nano(n_layer=5), Limits(vocab_size=2048, measurements=runs)).memory_bytes == pytest.approx(plain * 3)
+
+
+def test_far_measurements_give_way_to_near_ones():
+    small, large = nano(d_model=64, n_layer=1), GPT_354M
+    at = predict(large, Limits(vocab_size=2048)).memory_bytes
+    runs = [
+        measured(nano(n_layer=n), predict(nano(n_layer=n), Limits(vocab_size=2048)).memory_bytes)
+        for n in (1, 2, 3, 4, 5)
+    ]
+    limits = Limits(vocab_size=2048, measurements=[*runs, measured(large, at * 9)])
+    assert predict(small, limits).memory_bytes == pytest.approx(predict(small, Limits(vocab_size=2048)).memory_bytes)
+
+
+def test_speed_comes_from_runs_of_the_same_precision_where_there_are_any():
+    runs = [measured(nano(n_layer=3), seconds=12.0), measured(nano(n_layer=4, precision="fp32"), seconds=1200.0)]
+    limits = Limits({"tokens": 200_000}, vocab_size=2048, measurements=runs)
+    assert predict(NANO, limits).seconds < 30
+    assert predict(nano(n_layer=3, precision="fp8"), limits).seconds > 12
+
+
+def test_a_step_budget_and_a_token_budget_of_the_same_size_take_the_same_time():
+    runs = [measured(nano(n_layer=3))]
+    tokens = predict(NANO, Limits({"tokens": 60 * 8 * 256}, vocab_size=2048, measurements=runs)).seconds
+    assert tokens == pytest.approx(predict(NANO, Limits({"steps": 60}, vocab_size=2048, measurements=runs)).seconds)
+
+
+def test_a_budget_in_seconds_is_its_own_prediction():
+    assert predict(NANO, Limits({"seconds": 30}, vocab_size=2048)).seconds == 30
+
+
+def test_measurements_without_figures_are_left_out():
+    runs = [measured(NANO, 0, 0.0, 0), measured({"lr": 1.0}), measured(NANO, -1, -1.0, 5)]
+    limits = Limits({"tokens": 1000}, vocab_size=2048, measurements=runs)
+    assert predict(NANO, limits) == predict(NANO, Limits({"tokens": 1000}, vocab_size=2048))
+
+
+def test_limits_take_a_snapshot_of_the_measurements():
+    runs = [measured(NANO)]
+    limits = Limits(vocab_size=2048, measurements=runs)
+    runs.append(measured(NANO, 50 * GIB))
+    assert predict(NANO, limits).memory_bytes == GIB
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [({"steps": 60}, 60), ({"tokens": 200_000}, 97), ({"tokens": 2047}, 0), ({"seconds": 60}, None), (None, None)],
+)
+def test_budget_steps_follow_from_the_budget(budget, steps):
+    assert budget_steps(NANO, Limits(budget, vocab_size=2048)) == steps
+
+
+def test_budget_steps_of_seconds_follow_from_measured_speed():
+    limits = Limits({"seconds": 24}, vocab_size=2048, measurements=[measured(NANO, seconds=12.0, tokens=2048 * 50)])
+    assert budget_steps(NANO, limits) == 100
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        {},
+        {"hours": 1},
+        {"tokens": 1, "steps": 1},
+        {"steps": 0},
+        {"steps": -1},
+        {"steps": True},
+        {"steps": "60"},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"tokens": None},
+    ],
+)
+def test_a_budget_that_is_none_is_refused(budget):
+    with pytest.raises(RailsError, match="budget"):
+        Limits(budget)
+
+
+MENU = """
+[knobs.n_layer]
+type = "int"
+low = 1
+high = 48
+default = 4
+""" + "".join(
+    f'[knobs.{name}]\ntype = "int"\nchoices = [{NANO[name]}]\ndefault = {NANO[name]}\n'
+    for name in ("n_head", "d_model", "d_ff", "batch_size", "seq_len")
+)
+
+
+def test_a_run_predicted_over_memory_is_blocked_with_both_figures(propose):
+    menu = load_menu(MENU)
+    limits = Limits(memory_bytes=2 * GIB, vocab_size=2048, measurements=[measured(menu.defaults(), GIB)])
+    assert gate(propose("n_layer", 5), menu.defaults(), menu, (), limits).passed
+    verdict = gate(propose("n_layer", 48), menu.defaults(), menu, (), limits)
+    assert verdict.rail == "fit" and "GiB is over the limit of 2.00 GiB" in verdict.reason
+
+
+def test_a_run_predicted_over_time_is_blocked_with_both_figures(propose):
+    menu = load_menu(MENU)
+    runs = [measured(menu.defaults(), seconds=60.0)]
+    limits = Limits({"tokens": 200_000}, run_seconds=120.0, vocab_size=2048, measurements=runs)
+    assert gate(propose("n_layer", 5), menu.defaults(), menu, (), limits).passed
+    verdict = gate(propose("n_layer", 48), menu.defaults(), menu, (), limits)
+    assert verdict.rail == "fit" and "min is over the limit of 2.0 min" in verdict.reason
