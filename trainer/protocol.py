@@ -1,0 +1,149 @@
+"""What a launcher and a worker say to each other: a request file in, a result file out."""
+
+import json
+import os
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+Message = TypeVar("Message", "RunRequest", "RunResult")
+
+BUDGET_UNITS = ("tokens", "steps", "seconds")
+STATES = ("complete", "failed")
+# The last two are the launcher's findings: a worker that hangs or dies cannot report it.
+FAILURES = ("diverged", "out_of_memory", "error", "timed_out", "worker_died")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run to be done. Raises ValueError for a budget or seed that means nothing."""
+
+    run_id: str
+    recipe: dict[str, Any]  # see trainer.recipe; judged when the run starts, so that a bad one is a failed run
+    seed: int
+    budget: dict[str, float]  # one of {"tokens": n}, {"steps": n}, {"seconds": s}
+    data_dir: str  # a folder made by trainer.data.prepare
+    result_path: str
+    backend: str = "torch"
+    device: str = "auto"  # auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
+    score_test: bool = False  # score the test text too, after the validation text
+
+    def __post_init__(self) -> None:
+        _require(isinstance(self.run_id, str) and self.run_id != "", "run_id", self.run_id, "text, not empty")
+        _require(isinstance(self.recipe, dict), "recipe", self.recipe, "a table of knobs")
+        _require(_is_whole(self.seed) and 0 <= self.seed < 2**63, "seed", self.seed, "a whole number, 0 or above")
+        _require(
+            isinstance(self.budget, dict) and len(self.budget) == 1 and all(map(_is_spendable, self.budget.items())),
+            "budget",
+            self.budget,
+            "one of {'tokens': n}, {'steps': n}, {'seconds': s}, above 0",
+        )
+        for name in ("data_dir", "result_path", "backend", "device"):
+            _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
+        _require(isinstance(self.score_test, bool), "score_test", self.score_test, "true or false")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "RunRequest":
+        """Reads a request file. Raises OSError if it cannot be opened, ValueError if it is no request."""
+        return _read(cls, path)
+
+    def write(self, path: str | Path) -> None:
+        """Writes the file so that a reader sees all of it or none."""
+        _write(asdict(self), path)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of one run. None means: not measured, because the run did not get that far."""
+
+    run_id: str
+    seed: int
+    state: str  # one of STATES
+    failure: str | None = None  # one of FAILURES; None for a complete run
+    message: str = ""  # one line for a person; empty for a complete run
+    failed_step: int | None = None  # the step, counted from 1, whose loss went wrong
+    val_bpb: float | None = None  # bits per byte of the validation text; None unless complete
+    test_bpb: float | None = None
+    params: int | None = None  # trained parameters, tied ones once
+    steps: int | None = None  # optimizer steps done
+    tokens: int | None = None  # tokens trained on
+    tokens_per_second: float | None = None  # in training, evaluation left out
+    train_seconds: float | None = None
+    eval_seconds: float | None = None
+    total_seconds: float | None = None
+    cpu_seconds: float | None = None  # processor time of this process, all threads
+    peak_memory_bytes: int | None = None  # GPU memory on a GPU, resident memory on a CPU
+    curve: list[list[float]] = field(default_factory=list)  # [step, mean training loss in nats per token], ~50 points
+    device: str = ""
+    started_at: str = ""  # ISO 8601, UTC
+    finished_at: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(self.state in STATES, "state", self.state, "one of " + ", ".join(STATES))
+        _require(
+            self.failure in FAILURES if self.state == "failed" else self.failure is None,
+            "failure",
+            self.failure,
+            f"one of {', '.join(FAILURES)} if the run failed, else None",
+        )
+        _require((self.val_bpb is None) == (self.state == "failed"), "val_bpb", self.val_bpb, "set if complete only")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "RunResult":
+        """Reads a result file. Raises OSError if it cannot be opened, ValueError if it is no result."""
+        return _read(cls, path)
+
+    def write(self, path: str | Path) -> None:
+        """Writes the file so that a reader sees all of it or none. Raises ValueError for NaN or infinity."""
+        _write(asdict(self), path)
+
+
+def _read(kind: type[Message], path: str | Path) -> Message:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        known = {field.name: field for field in fields(kind)}
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+        if unknown := sorted(content.keys() - known.keys()):
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+        if missing := sorted(required - content.keys()):
+            raise ValueError(f"missing key {missing[0]!r}")
+        return kind(**content)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a {kind.__name__}: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _write(content: dict[str, Any], path: str | Path) -> None:
+    path = Path(path)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_spendable(item: tuple[str, float]) -> bool:
+    unit, amount = item
+    if unit not in BUDGET_UNITS or isinstance(amount, bool) or not isinstance(amount, int | float):
+        return False
+    return 0 < amount < float("inf") and (unit == "seconds" or isinstance(amount, int))
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; it must be {wanted}")
