@@ -1,0 +1,164 @@
+"""The settings of a study (study.toml), validated at birth: an unknown key is an error that names the nearest."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from autoresearch.errors import UserError
+
+PRESETS = Path(__file__).parent / "presets"
+GIB = 2**30
+Positive = Field(gt=0)
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSettings(Table):
+    source: str = "stdlib"
+    vocab_size: int = Field(2048, ge=300, le=2**20)
+    val_bytes: int = Field(2**17, gt=0)
+    test_bytes: int = Field(2**17, gt=0)
+    max_bytes: int | None = Field(None, gt=0)
+
+
+class DecisionRule(Table):
+    """What it takes to keep; deviations are relative to val_bpb, improvements in bits per byte."""
+
+    reference: Literal["incumbent", "baseline"] = "incumbent"
+    confidence: float = Field(0.99, gt=0.5, lt=1)
+    min_improvement: float = Field(0.0, ge=0)
+    baseline_runs: int = Field(3, ge=2)
+    max_runs: int = Field(8, ge=2)
+    reference_runs: int = Field(10, ge=2)
+    reference_max: int = Field(24, ge=2)
+    prior_deviation: float = Field(0.007, gt=0)
+    prior_runs: float = Field(6.0, ge=1)
+
+
+class ProposerSettings(Table):
+    name: Literal["auto", "llm", "tpe", "random"] = "auto"
+    model: str | None = None
+    base_url: str | None = None
+    temperature: float = Field(0.7, ge=0, le=2)
+    timeout_seconds: float = Field(60.0, gt=0)
+    max_retries: int = Field(3, ge=0, le=10)
+
+
+class LimitSettings(Table):
+    """Where a night stops politely; an absent key is no limit."""
+
+    trials: int | None = Field(None, gt=0)
+    hours: float | None = Field(None, gt=0)
+    kwh: float | None = Field(None, gt=0)
+    cost: float | None = Field(None, gt=0)
+    min_free_disk_bytes: int = Field(1 * GIB, ge=0)
+    memory_bytes: int | None = Field(None, gt=0)
+    run_seconds: float = Field(3600.0, gt=0)
+
+
+class ScheduleSettings(Table):
+    start: str = "22:00"
+    stop: str = "07:00"
+    timezone: str | None = None
+
+    @field_validator("start", "stop")
+    @classmethod
+    def _clock_time(cls, value: str) -> str:
+        parse_clock(value)
+        return value
+
+
+class EnergySettings(Table):
+    price_per_kwh: float = Field(0.30, ge=0)
+    currency: str = Field("EUR", min_length=1, max_length=8)
+    watts_per_core: float = Field(10.0, gt=0)
+    gpu_watts: float = Field(300.0, gt=0)
+
+
+class Settings(Table):
+    preset: str
+    backend: Literal["torch"] = "torch"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    seed: int = Field(0, ge=0, lt=2**31)
+    workers: int | None = Field(None, ge=1, le=1024)
+    budget: dict[Literal["tokens", "steps", "seconds"], float]
+    data: DataSettings = DataSettings()
+    decision: DecisionRule = DecisionRule()
+    proposer: ProposerSettings = ProposerSettings()
+    limits: LimitSettings = LimitSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    energy: EnergySettings = EnergySettings()
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _one_whole_budget(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError("give exactly one of tokens, steps or seconds")
+        ((unit, amount),) = value.items()
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or amount <= 0:
+            raise ValueError(f"{unit} must be a number above 0")
+        if unit != "seconds" and not isinstance(amount, int):
+            raise ValueError(f"{unit} must be a whole number")
+        return value
+
+    @model_validator(mode="after")
+    def _room_for_replicates(self) -> Settings:
+        if self.decision.reference_max < self.decision.reference_runs:
+            raise ValueError("decision.reference_max is below decision.reference_runs: raise it")
+        return self
+
+    @property
+    def whole_budget(self) -> dict[str, float]:
+        """The budget as the trainer takes it: tokens and steps are whole numbers."""
+        return {unit: amount if unit == "seconds" else int(amount) for unit, amount in self.budget.items()}
+
+
+def load_settings(path: Path) -> Settings:
+    """Reads study.toml. Raises UserError naming the file, the key and the nearest valid key."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: a study is a folder made by `autoresearch init`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return Settings.model_validate(table)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        model: type[BaseModel] = Settings
+        for part in problem["loc"][:-1]:
+            kind = model.model_fields[str(part)].annotation
+            assert isinstance(kind, type) and issubclass(kind, BaseModel)
+            model = kind
+        near = difflib.get_close_matches(str(problem["loc"][-1]), model.model_fields, 1, 0)
+        return f"unknown key {key}; the nearest valid key is {near[0]}"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    given = "" if isinstance(problem["input"], dict | list) else f" (it is {problem['input']!r})"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}" if key else problem["msg"]
+
+
+def parse_clock(value: str) -> tuple[int, int]:
+    """ "22:00" -> (22, 0). Raises ValueError for anything that is no time of day."""
+    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value)
+    if not match:
+        raise ValueError(f"{value!r} is no time of day: write it as HH:MM, for example 07:00")
+    return int(match[1]), int(match[2])
+
+
+def preset_names() -> list[str]:
+    return sorted(path.name for path in PRESETS.iterdir() if (path / "study.toml").exists())

@@ -1,0 +1,112 @@
+"""Energy of one run in joules, from the best counter there is: NVML's, else RAPL's, else an estimate that says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from autoresearch.config import EnergySettings
+
+RAPL = Path("/sys/class/powercap")
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Energy:
+    """joules and where they come from: nvml, rapl or estimate."""
+
+    joules: float
+    source: str
+
+
+@dataclass(frozen=True)
+class _Reading:
+    nvml_joules: float | None
+    rapl_joules: float | None
+    machine_busy_seconds: float
+    worker_cpu_seconds: float
+    monotonic: float
+
+
+class EnergyMeter:
+    """Reads the counters when a run starts and when it ends.
+
+    nvml: the GPU's own counter, whole GPU; one worker a GPU, so all of it is the run's. rapl: the processor packages,
+    shared out by processor time, since several runs share them. estimate: processor time x `watts_per_core`, or wall
+    time x `gpu_watts` on a GPU without a counter.
+    """
+
+    def __init__(self, settings: EnergySettings, rapl: Path = RAPL) -> None:
+        self.settings = settings
+        self._gpu_joules = _nvml()
+        self._packages = [p for p in sorted(rapl.glob("intel-rapl:[0-9]*")) if p.name.count(":") == 1]
+        self._started: dict[str, _Reading] = {}
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources that this machine offers, best first."""
+        found = ["nvml"] if self._gpu_joules else []
+        return [*found, *(["rapl"] if self._rapl_joules() is not None else []), "estimate"]
+
+    def start(self, run: str, pid: int | None, gpu: int | None) -> None:
+        self._started[run] = self._read(pid, gpu)
+
+    def stop(self, run: str, pid: int | None, gpu: int | None, cpu_seconds: float | None) -> Energy:
+        """Energy since `start`. Without a start (the runner was killed meanwhile) it is an estimate."""
+        before = self._started.pop(run, None)
+        if before is None:
+            return Energy((cpu_seconds or 0.0) * self.settings.watts_per_core, "estimate")
+        after = self._read(pid, gpu)
+        wall = after.monotonic - before.monotonic
+        if before.nvml_joules is not None and after.nvml_joules is not None:
+            return Energy(after.nvml_joules - before.nvml_joules, "nvml")
+        if gpu is not None:
+            return Energy(wall * self.settings.gpu_watts, "estimate")
+        used = (
+            cpu_seconds if cpu_seconds is not None else max(0.0, after.worker_cpu_seconds - before.worker_cpu_seconds)
+        )
+        used = used or wall  # a worker that died took its counter along; it was busy until then
+        if before.rapl_joules is not None and after.rapl_joules is not None and after.rapl_joules >= before.rapl_joules:
+            busy = max(after.machine_busy_seconds - before.machine_busy_seconds, used)
+            return Energy((after.rapl_joules - before.rapl_joules) * used / busy if busy else 0.0, "rapl")
+        return Energy(used * self.settings.watts_per_core, "estimate")
+
+    def _read(self, pid: int | None, gpu: int | None) -> _Reading:
+        times = psutil.cpu_times()
+        worker = 0.0
+        if pid is not None:
+            with suppress(psutil.Error):
+                used = psutil.Process(pid).cpu_times()
+                worker = used.user + used.system
+        joules = self._gpu_joules(gpu) if self._gpu_joules and gpu is not None else None
+        return _Reading(joules, self._rapl_joules(), times.user + times.system, worker, time.monotonic())
+
+    def _rapl_joules(self) -> float | None:
+        try:
+            total = sum(int((package / "energy_uj").read_text()) for package in self._packages) / 1e6
+        except (OSError, ValueError):
+            return None  # readable by root only on most kernels
+        return total if self._packages else None
+
+
+def _nvml() -> Callable[[int], float | None] | None:
+    """A function GPU index -> joules since the driver loaded, or None where there is no NVIDIA driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+
+    def joules(index: int) -> float | None:
+        try:
+            return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByIndex(index)) / 1e3
+        except pynvml.NVMLError:
+            return None  # cards before Volta have no counter
+
+    return joules

@@ -1,0 +1,200 @@
+"""A study on disk: where studies live, what is in one, how one is made, and who may run it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import tomlkit
+
+from autoresearch.config import PRESETS, load_settings, preset_names
+from autoresearch.errors import StudyBusy, UserError
+from autoresearch.machine import Machine
+from autoresearch.store import Store
+from autoresearch.trial import utc_now
+from autoresearch.workspace import Workspace
+from rails import Limits, load_menu, parse_recipe, recipe_key, render_recipe, violations
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def home(path: Path | None = None) -> Path:
+    """Where studies live: `path`, else AUTORESEARCH_HOME, else ./trajectories."""
+    return path or Path(os.environ.get("AUTORESEARCH_HOME") or "trajectories")
+
+
+class StudyFolder:
+    """Opens an existing study. Raises UserError where there is none or it is damaged."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        self.path = _study_path(home, name).resolve()
+        self.name = name
+        if not (self.path / "study.db").exists():
+            raise UserError(
+                f"there is no study {name!r} in {home}{_nearby(home)}: make it with `autoresearch init {name}`"
+            )
+        self.data_root = self.path.parent / ".data"
+        self.settings = load_settings(self.path / "study.toml")
+        self.store = Store(self.path / "study.db")
+        self.workspace = Workspace(self.path / "recipe")
+        # From git and not from the folder: a file edited during the night must not change what the rails allow.
+        text = self.workspace.read(self.store.study()["incumbent_commit"], "menu.toml")
+        if _sha256(text) != self.store.study()["menu_sha256"]:
+            raise UserError(f"{self.path}/recipe: menu.toml is not the one this study began with; start a new study")
+        self.menu = load_menu(text, "menu.toml")
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.path / "runs" / run_id
+
+    def prepare_data(self, progress: Callable[[str, int, int], None] | None = None) -> Path:
+        """The study's prepared text; made when it is missing. Raises UserError for bad input, and if the source no
+        longer gives the text that the study's numbers are about."""
+        from trainer.data import DataError, manifest_of, prepare
+
+        study, data = self.store.study(), self.settings.data
+        if study["data_dir"] and Path(study["data_dir"]).is_dir():
+            return Path(study["data_dir"])
+        try:
+            made = prepare(
+                data.source,
+                self.data_root,
+                vocab_size=data.vocab_size,
+                val_bytes=data.val_bytes,
+                test_bytes=data.test_bytes,
+                max_bytes=data.max_bytes,
+                progress=progress,
+            )
+        except DataError as error:
+            raise UserError(str(error)) from None
+        found = manifest_of(made).sha256
+        if study["data_sha256"] not in (None, found):
+            raise UserError(
+                f"{data.source!r} no longer gives the text that study {self.name} was measured on "
+                f"(sha256 {found[:12]}, was {study['data_sha256'][:12]}): restore the text or start a new study"
+            )
+        self.store.set_data(str(made), found)
+        return made
+
+
+def create_study(
+    home: Path,
+    name: str,
+    preset: str,
+    machine: Machine,
+    overrides: Mapping[str, str | int],
+    now: Callable[[], datetime] = utc_now,
+) -> StudyFolder:
+    """Makes the folder, its repository and its database, all or nothing. `overrides` maps settings ("data.source")
+    to their values. Raises UserError if the study exists or the preset and settings do not fit together."""
+    path = _study_path(home, name)
+    if preset not in preset_names():
+        raise UserError(f"there is no preset {preset!r}: choose one of {', '.join(preset_names())}")
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
+    menu_text = (PRESETS / preset / "menu.toml").read_text("utf-8")
+    menu = load_menu(menu_text, f"preset {preset}, menu.toml")
+    recipe = parse_recipe((PRESETS / preset / "recipe.toml").read_text("utf-8"), menu, f"preset {preset}, recipe.toml")
+    if "fp8" in machine.precisions and "fp8" in menu.knobs["precision"].choices:
+        recipe["precision"] = "fp8"
+    home.mkdir(parents=True, exist_ok=True)
+    partial = home / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        settings_text = _override((PRESETS / preset / "study.toml").read_text("utf-8"), overrides)
+        (partial / "study.toml").write_text(settings_text, encoding="utf-8")
+        settings = load_settings(partial / "study.toml")
+        if broken := violations(recipe, menu, Limits(budget=settings.whole_budget)):
+            raise UserError(f"the preset's recipe does not fit the study's budget: {'; '.join(broken)}")
+        files = {"recipe.toml": render_recipe(recipe), "menu.toml": menu_text}
+        workspace = Workspace.create(partial / "recipe", files, now())
+        store = Store(partial / "study.db", now)
+        store.create_study(
+            name, settings.model_dump_json(), _sha256(menu_text), recipe, recipe_key(recipe), workspace.incumbent
+        )
+        store.close()
+        (partial / "runs").mkdir()
+        partial.rename(path)
+    except UserError as error:
+        raise UserError(str(error).replace(f"{partial}/study.toml", "the settings")) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return StudyFolder(home, name)
+
+
+class RunnerLock:
+    """One study, one runner (and one daemon): a lock that the kernel drops when the process ends, however it ends."""
+
+    def __init__(self, study: Path, name: str = "runner") -> None:
+        self.path = study / f"{name}.lock"
+
+    def __enter__(self) -> RunnerLock:
+        self._file = self.path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise StudyBusy(
+                f"study {self.path.parent.name} is run by process {lock_holder(self.path)} already: "
+                f"watch it with `autoresearch status {self.path.parent.name}`"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.truncate(0)
+        self._file.close()
+
+
+def lock_holder(path: Path) -> int | None:
+    """Id of the process that holds runner.lock or daemon.lock; None if nobody does."""
+    with suppress(FileNotFoundError), path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read().strip() or 0)
+    return None
+
+
+def study_names(home: Path) -> list[str]:
+    return sorted(path.parent.name for path in home.glob("*/study.db"))
+
+
+def _study_path(home: Path, name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for a study: use letters, digits, '.', '_' and '-', 64 at most")
+    return home / name
+
+
+def _nearby(home: Path) -> str:
+    names = study_names(home)
+    return f" (there: {', '.join(names[:10])})" if names else ""
+
+
+def _override(text: str, overrides: Mapping[str, str | int]) -> str:
+    """study.toml with some values replaced or added, its comments kept."""
+    document = tomlkit.parse(text)
+    for dotted, value in overrides.items():
+        *tables, key = dotted.split(".")
+        table: Any = document
+        for name in tables:
+            table = table[name]
+        table[key] = value
+    return tomlkit.dumps(document)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""What this machine is: its GPUs or cores, how many runs fit at once, and which precisions it can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+
+import psutil
+
+from autoresearch.errors import UserError
+
+# Tensor cores multiply 8-bit floats from Ada (8.9) and Hopper (9.0) on; bfloat16 from Ampere (8.0) on.
+FP8_CAPABILITY = (8, 9)
+BF16_CAPABILITY = (8, 0)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One kind of device, `devices` of them (GPUs, or CPU cores), with the memory that one run may take."""
+
+    kind: str  # cuda or cpu
+    name: str
+    devices: int
+    memory_bytes: int
+    precisions: tuple[str, ...]
+
+    def worker_devices(self, device: str, workers: int | None) -> list[str]:
+        """The device of each worker: one per GPU or per core by default; more workers share in turn."""
+        if self.kind == "cpu":
+            return ["cpu"] * (workers or self.devices)
+        pool = [device] if device.startswith("cuda:") else [f"cuda:{i}" for i in range(self.devices)]
+        return [pool[i % len(pool)] for i in range(workers or len(pool))]
+
+
+def look(device: str = "auto") -> Machine:
+    """The machine as `device` (auto, cpu, cuda, cuda:N) asks for it. Raises UserError where there is no such GPU."""
+    gpus = [] if device == "cpu" else nvidia_gpus()
+    index = int(device.removeprefix("cuda:")) if device.startswith("cuda:") else 0
+    if index >= len(gpus):
+        if device.startswith("cuda"):
+            raise UserError(
+                f"device is {device!r}, but this machine shows {len(gpus)} NVIDIA GPUs: try device = 'auto'"
+            )
+        return _cpu()
+    name, memory_bytes, capability = gpus[index]
+    precisions = ["fp32"]
+    precisions += ["bf16"] if capability >= BF16_CAPABILITY else []
+    precisions += ["fp8"] if capability >= FP8_CAPABILITY else []
+    return Machine("cuda", name, len(gpus), memory_bytes, tuple(precisions))
+
+
+def _cpu() -> Machine:
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    name = platform.processor() or platform.machine()
+    return Machine("cpu", name, cores, psutil.virtual_memory().total // cores, ("fp32", "bf16"))
+
+
+def nvidia_gpus() -> list[tuple[str, int, tuple[int, int]]]:
+    """(name, memory in bytes, compute capability) of each NVIDIA GPU; empty where there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+    found = []
+    for handle in handles:
+        try:
+            memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        except pynvml.NVMLError_NotSupported:
+            memory_bytes = psutil.virtual_memory().total  # a GB10 shares the machine's memory and reports none
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        found.append((str(pynvml.nvmlDeviceGetName(handle)), memory_bytes, (int(major), int(minor))))
+    return found

@@ -1,0 +1,104 @@
+"""The schema of study.db: named, append-only migrations, each in a transaction; comments say what NULL means."""
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("autoresearch")
+
+
+@migrations()
+def m001_trajectory(db: Database) -> None:
+    db.execute("""
+        CREATE TABLE studies (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            name TEXT NOT NULL,
+            created_at TEXT NOT NULL,
+            settings TEXT NOT NULL,          -- JSON, as at creation; study.toml holds what is in force
+            menu_sha256 TEXT NOT NULL,
+            data_dir TEXT,                   -- NULL: not prepared yet
+            data_sha256 TEXT,                -- NULL: not prepared yet
+            incumbent INTEGER NOT NULL,      -- number of the trial whose recipe stands
+            incumbent_commit TEXT NOT NULL,  -- where the branch `incumbent` belongs
+            control TEXT NOT NULL CHECK (control IN ('run', 'pause', 'stop'))
+        )""")
+    db.execute("""
+        CREATE TABLE trials (
+            number INTEGER PRIMARY KEY,      -- 0 is the baseline
+            parent INTEGER REFERENCES trials(number),  -- the trial whose recipe was changed; NULL: the baseline
+            proposer TEXT NOT NULL,
+            changes TEXT NOT NULL,           -- JSON, knob -> new value; {} until the rails have passed it
+            recipe TEXT NOT NULL,            -- JSON, all knobs; {} if blocked
+            recipe_key TEXT,                 -- canonical hash of the recipe; NULL if blocked
+            hypothesis TEXT NOT NULL,        -- the proposer's reason, cleaned; '' if none was readable
+            expected_delta REAL,             -- the proposer's own forecast; NULL: it gave none
+            state TEXT NOT NULL CHECK (state IN
+                ('proposed', 'blocked', 'running', 'complete', 'failed', 'timed_out', 'abandoned')),
+            decision TEXT CHECK (decision IN ('keep', 'discard')),  -- NULL: nothing was decided
+            rail TEXT,                       -- the rail that blocked it; NULL: none did
+            reason TEXT NOT NULL,            -- of the verdict, the decision or the failure; '' while open
+            val_bpb REAL,                    -- mean over complete runs; NULL unless state is complete
+            val_bpb_stderr REAL,             -- from the study's pooled deviation; NULL unless complete
+            n_runs INTEGER NOT NULL,         -- complete runs
+            reference INTEGER REFERENCES trials(number),  -- the trial it was compared with; NULL unless compared
+            improvement REAL,                -- reference minus candidate, bits per byte; NULL unless compared
+            improvement_low REAL,            -- 95 % interval of it; NULL unless compared
+            improvement_high REAL,
+            test_bpb REAL,                   -- mean over runs that scored the test text; NULL: none did
+            "commit" TEXT,                   -- what was trained; NULL if blocked
+            merge_commit TEXT,               -- on branch incumbent; NULL unless kept
+            energy_joules REAL,              -- sum over its runs; NULL: no run has ended
+            energy_source TEXT,              -- nvml, rapl, estimate, or several joined by +; NULL likewise
+            started_at TEXT NOT NULL,
+            finished_at TEXT,                -- NULL: still open
+            CHECK (val_bpb IS NULL OR state = 'complete')
+        )""")
+    db.execute("""
+        CREATE TABLE proposals (
+            id INTEGER PRIMARY KEY,
+            trial INTEGER UNIQUE REFERENCES trials(number),  -- NULL: an idea that waits for its turn
+            proposer TEXT NOT NULL,
+            prompt TEXT,                     -- what was shown; NULL: nothing was (no language model)
+            raw TEXT NOT NULL,               -- what was answered, verbatim and untrusted
+            model TEXT,                      -- NULL: no language model
+            latency_seconds REAL NOT NULL,
+            prompt_tokens INTEGER,           -- NULL: not counted
+            completion_tokens INTEGER,       -- NULL: not counted
+            passed INTEGER,                  -- 1 or 0; NULL: not judged yet
+            rail TEXT,                       -- NULL: passed, or not judged yet
+            reason TEXT NOT NULL,            -- of the verdict
+            created_at TEXT NOT NULL
+        )""")
+    db.execute("""
+        CREATE TABLE runs (
+            trial INTEGER NOT NULL REFERENCES trials(number),
+            seed INTEGER NOT NULL,
+            purpose TEXT NOT NULL CHECK (purpose IN ('candidate', 'reference')),
+            state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'complete', 'failed')),
+            attempts INTEGER NOT NULL,       -- times handed to a worker
+            failure TEXT,                    -- NULL unless failed
+            message TEXT NOT NULL,           -- one line about the failure; '' if none
+            failed_step INTEGER,             -- NULL unless it diverged
+            val_bpb REAL,                    -- NULL unless complete, as all measurements below
+            test_bpb REAL,                   -- NULL for candidates: no decision may read it
+            tokens INTEGER, steps INTEGER, params INTEGER,
+            train_seconds REAL, eval_seconds REAL, total_seconds REAL, cpu_seconds REAL,
+            tokens_per_second REAL,
+            peak_memory_bytes INTEGER,
+            energy_joules REAL,              -- NULL: not ended
+            energy_source TEXT,              -- nvml, rapl or estimate; NULL: not ended
+            curve TEXT,                      -- JSON [[step, training loss in nats per token], ...]
+            device TEXT,
+            versions TEXT,                   -- JSON
+            started_at TEXT, finished_at TEXT,
+            PRIMARY KEY (trial, seed)
+        )""")
+    db.execute("""
+        CREATE TABLE events (
+            id INTEGER PRIMARY KEY,
+            at TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            trial INTEGER,                   -- NULL: about the study
+            message TEXT NOT NULL
+        )""")
+    db.execute("CREATE INDEX runs_by_state ON runs(state)")
+    db.execute("CREATE INDEX trials_by_state ON trials(state)")
+    db.execute("CREATE INDEX trials_by_key ON trials(recipe_key)")

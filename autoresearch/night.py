@@ -1,0 +1,83 @@
+"""One night: puts machine, text, workers, proposer and study together, and ends it cleanly on a signal."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+
+from autoresearch.config import LimitSettings
+from autoresearch.energy import EnergyMeter
+from autoresearch.folder import RunnerLock, StudyFolder
+from autoresearch.launcher import LocalLauncher
+from autoresearch.limits import StopRule
+from autoresearch.machine import Machine, look
+from autoresearch.proposers import Proposer, make_proposer
+from autoresearch.study import Observer, Study
+
+
+class Night:
+    """A session on one study; `on_signal` hears, besides the study, when a person wants it to end."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        observer: Observer,
+        *,
+        limits: LimitSettings | None = None,
+        until: datetime | None = None,
+        proposer: Proposer | None = None,
+        prepare_progress: Callable[[str, int, int], None] | None = None,
+        on_signal: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self.observer = folder, observer
+        self.machine: Machine = look(folder.settings.device)
+        self.proposer = proposer or make_proposer(folder.settings.proposer)
+        self.stop = StopRule(folder, limits or folder.settings.limits, until)
+        self._prepare_progress = prepare_progress
+        self._on_signal = on_signal
+
+    def run(self) -> str:
+        """Runs until a limit, the window's end or a signal. Returns why it ended. Raises StudyBusy, UserError."""
+        folder, settings = self.folder, self.folder.settings
+        with RunnerLock(folder.path):
+            if folder.store.control == "stop":
+                folder.store.set_control("run", "started again")
+            data_dir = folder.prepare_data(self._prepare_progress)
+            devices = self.machine.worker_devices(settings.device, settings.workers)
+            launcher = LocalLauncher(devices, EnergyMeter(settings.energy), folder.path / "workers.log")
+            study = Study(folder, launcher, self.proposer, self.machine, data_dir, self.stop, self.observer)
+            try:
+                with polite_signals(self._hear):
+                    return study.run()
+            finally:
+                launcher.close()
+
+    def _hear(self, name: str) -> None:
+        self.stop.request(f"ended by {name}")
+        self._on_signal()
+        self.observer.note(
+            f"{name}: finishing the trials in flight; once more to end at once (nothing is lost either way)"
+        )
+
+
+@contextmanager
+def polite_signals(first: Callable[[str], None]) -> Iterator[None]:
+    """Calls `first` with the signal's name at the first SIGINT or SIGTERM; the second raises KeyboardInterrupt."""
+    heard = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if heard:
+            raise KeyboardInterrupt
+        heard = True
+        first(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,38 @@
+"""Where changes come from: each proposer answers one untrusted text per trial, which the rails then judge."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from autoresearch.config import ProposerSettings
+from autoresearch.trial import History, Proposal
+
+
+class NothingLeft(Exception):
+    """The proposer has nothing more to propose: the night ends."""
+
+
+class Proposer(Protocol):
+    """`propose` may be slow; what it returns is data, never trusted. Raises NothingLeft to end the night."""
+
+    name: str
+
+    def propose(self, history: History) -> Proposal: ...
+
+
+def make_proposer(settings: ProposerSettings) -> Proposer:
+    """The proposer that study.toml names; `auto` is a language model where one is configured, else tpe."""
+    from autoresearch.proposers.classic import RandomProposer, TpeProposer
+
+    name = settings.name
+    if name == "auto":
+        configured = settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
+        name = "llm" if configured else "tpe"
+    if name == "random":
+        return RandomProposer()
+    if name == "tpe":
+        return TpeProposer()
+    from autoresearch.proposers.llm import LlmProposer
+
+    return LlmProposer(settings, fallback=TpeProposer())

@@ -1,0 +1,152 @@
+"""Proposers without a language model: random search over the menu and Optuna's tree-structured Parzen estimator."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from autoresearch.proposers import NothingLeft
+from autoresearch.trial import History, Proposal, Trial, Value
+from rails import Knob, gate
+
+if TYPE_CHECKING:
+    import optuna
+
+# A draw that the rails would block is drawn again, this often; then it goes to them as it is.
+DRAWS = 64
+SIGNIFICANT_DIGITS = 4
+
+
+class RandomProposer:
+    """One knob, one value, both drawn evenly (on the knob's scale); repeatable from the study's seed."""
+
+    name = "random"
+
+    def propose(self, history: History) -> Proposal:
+        rng = random.Random(f"{history.seed}/{history.number}")
+        raw = ""
+        for _ in range(DRAWS):
+            knob = history.menu.knobs[rng.choice(list(history.menu.knobs))]
+            raw = _answer(knob.name, _draw(knob, rng), "Drawn at random from the menu.")
+            if _is_allowed(raw, history):
+                break
+        return Proposal(raw=raw, proposer=self.name)
+
+
+class TpeProposer:
+    """Optuna's TPE over (knob, its value), taught by the improvement of every earlier trial over its parent.
+
+    The state is rebuilt from the trajectory each time, so that any process at any time proposes the same; trials in
+    flight count as running (constant liar), failed ones as worse than any that finished.
+    """
+
+    name = "tpe"
+
+    def propose(self, history: History) -> Proposal:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                seed=hash_seed(history), n_startup_trials=2 * len(history.menu.knobs) // 3, constant_liar=True
+            )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        taught = [lesson for trial in history.trials if (lesson := _lesson(trial, history, optuna)) is not None]
+        study.add_trials(taught)
+        raw = ""
+        for _ in range(DRAWS):
+            trial = study.ask()
+            knob = history.menu.knobs[trial.suggest_categorical("knob", list(history.menu.knobs))]
+            value = _suggest(knob, trial)
+            raw = _answer(knob.name, value, f"TPE's choice after {len(taught)} earlier trials.")
+            if _is_allowed(raw, history):
+                break
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return Proposal(raw=raw, proposer=self.name)
+
+
+class ScriptedProposer:
+    """Answers trial N with the Nth of the given texts; for tests and demonstrations."""
+
+    name = "scripted"
+
+    def __init__(self, answers: list[str]) -> None:
+        self.answers = answers
+
+    def propose(self, history: History) -> Proposal:
+        if history.number > len(self.answers):
+            raise NothingLeft("the script has no more answers")
+        return Proposal(raw=self.answers[history.number - 1], proposer=self.name)
+
+
+def hash_seed(history: History) -> int:
+    """A seed for this study and trial number, the same in every process."""
+    return random.Random(f"{history.seed}/{history.number}").getrandbits(31)
+
+
+def _answer(knob: str, value: Value, reason: str) -> str:
+    return json.dumps({"knob": knob, "new_value": value, "reason": reason})
+
+
+def _is_allowed(raw: str, history: History) -> bool:
+    return gate(raw, history.recipe, history.menu, history.tried, history.limits).passed
+
+
+def _draw(knob: Knob, rng: random.Random) -> Value:
+    if knob.choices:
+        return rng.choice(list(knob.choices))
+    assert knob.low is not None and knob.high is not None
+    if knob.scale == "log":
+        value = knob.low * (knob.high / knob.low) ** rng.random()
+    else:
+        value = knob.low + (knob.high - knob.low) * rng.random()
+    return _round(knob, value)
+
+
+def _round(knob: Knob, value: float) -> Value:
+    """A value that a person can read: whole for an int knob, four significant digits for a float."""
+    assert knob.low is not None and knob.high is not None
+    if knob.type == "int":
+        return int(min(knob.high, max(knob.low, round(value))))
+    return float(min(knob.high, max(knob.low, float(f"{value:.{SIGNIFICANT_DIGITS}g}"))))
+
+
+def _suggest(knob: Knob, trial: optuna.Trial) -> Value:
+    if knob.choices:
+        chosen: Value = trial.suggest_categorical(knob.name, list(knob.choices))  # type: ignore[assignment]
+        return chosen
+    assert knob.low is not None and knob.high is not None
+    if knob.type == "int":
+        return trial.suggest_int(knob.name, int(knob.low), int(knob.high), log=knob.scale == "log")
+    return _round(knob, trial.suggest_float(knob.name, knob.low, knob.high, log=knob.scale == "log"))
+
+
+def _distribution(knob: Knob, optuna: Any) -> Any:
+    distributions = optuna.distributions
+    if knob.choices:
+        return distributions.CategoricalDistribution(list(knob.choices))
+    kind = distributions.IntDistribution if knob.type == "int" else distributions.FloatDistribution
+    return kind(knob.low, knob.high, log=knob.scale == "log")
+
+
+def _lesson(trial: Trial, history: History, optuna: Any) -> optuna.trial.FrozenTrial | None:
+    """What an earlier trial teaches about its knob; None where it changed nothing or was never run."""
+    states = optuna.trial.TrialState
+    if len(trial.changes) != 1 or trial.state in ("proposed", "blocked", "abandoned"):
+        return None
+    ((name, value),) = trial.changes.items()
+    if name not in history.menu.knobs:
+        return None
+    state = {"complete": states.COMPLETE, "running": states.RUNNING}.get(trial.state, states.PRUNED)
+    return optuna.trial.create_trial(
+        state=state,
+        value=trial.improvement if state == states.COMPLETE else None,
+        params={"knob": name, name: value},
+        distributions={
+            "knob": optuna.distributions.CategoricalDistribution(list(history.menu.knobs)),
+            name: _distribution(history.menu.knobs[name], optuna),
+        },
+    )

@@ -1,0 +1,122 @@
+"""The words of a trajectory: trials, runs and what a proposer gets to see of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from rails import Limits, Menu
+
+Value = bool | int | float | str
+Recipe = dict[str, Value]
+TrialState = Literal["proposed", "blocked", "running", "complete", "failed", "timed_out", "abandoned"]
+RunState = Literal["queued", "running", "complete", "failed"]
+# Only runs for a reference score the test text: no decision may depend on it.
+Purpose = Literal["candidate", "reference"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One proposal's life. val_bpb is None unless complete; decision is None where nothing was decided."""
+
+    number: int
+    parent: int | None
+    proposer: str
+    changes: Recipe
+    recipe: Recipe
+    recipe_key: str
+    hypothesis: str
+    expected_delta: float | None
+    state: TrialState
+    decision: Literal["keep", "discard"] | None
+    rail: str | None
+    reason: str
+    val_bpb: float | None
+    val_bpb_stderr: float | None
+    n_runs: int
+    reference: int | None
+    improvement: float | None
+    improvement_low: float | None
+    improvement_high: float | None
+    test_bpb: float | None
+    commit: str | None
+    merge_commit: str | None
+    energy_joules: float | None
+    energy_source: str | None
+    started_at: str
+    finished_at: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one recipe with one seed. Measurements are None until complete."""
+
+    trial: int
+    seed: int
+    purpose: Purpose
+    state: RunState
+    attempts: int
+    failure: str | None
+    message: str
+    val_bpb: float | None
+    test_bpb: float | None
+    tokens: int | None
+    params: int | None
+    train_seconds: float | None
+    total_seconds: float | None
+    tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    energy_joules: float | None
+    energy_source: str | None
+    started_at: str | None
+    finished_at: str | None
+
+    @property
+    def id(self) -> str:
+        return f"{self.trial:04d}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class History:
+    """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight)."""
+
+    number: int
+    seed: int
+    menu: Menu
+    recipe: Recipe
+    trials: list[Trial]
+    tried: Mapping[str, str]
+    limits: Limits
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a proposer answered, verbatim and untrusted, and what it was shown; None means: does not apply."""
+
+    raw: str
+    proposer: str
+    prompt: str | None = None
+    model: str | None = None
+    latency_seconds: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    idea: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_iso(text: str) -> datetime:
+    return datetime.fromisoformat(text)

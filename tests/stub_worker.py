@@ -1,0 +1,72 @@
+"""A worker process that speaks the trainer's protocol but computes val_bpb from a formula, at once.
+
+val_bpb = 2.8 + 0.08 * |log2(lr / 0.004)| + noise(seed, recipe) * STUB_NOISE. A recipe with beta1 below 0.6 diverges,
+with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with d_ff 128 it never ends.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+from trainer.protocol import RunRequest, RunResult
+
+NOISE = float(os.environ.get("STUB_NOISE", "0.002"))
+
+
+def tell(**message: object) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def unit(text: str) -> float:
+    """A repeatable number, near normal with deviation 1."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return (sum(digest) / len(digest) - 127.5) / 73.9 * math.sqrt(len(digest))
+
+
+def main() -> None:
+    tell(event="ready", pid=os.getpid())
+    for line in sys.stdin:
+        request = RunRequest.read(line.strip())
+        tell(event="start", run_id=request.run_id)
+        recipe = request.recipe
+        marker = Path(request.result_path).with_name("died")
+        if recipe["n_layer"] == 1 or (recipe["n_layer"] == 2 and not marker.exists()):
+            marker.touch()
+            print("stub: about to die", file=sys.stderr, flush=True)
+            os._exit(7)
+        if recipe["d_ff"] == 128:
+            time.sleep(600)
+        tell(event="progress", run_id=request.run_id, phase="train", step=1, steps=2, loss=3.0)
+        noise = NOISE * unit(f"{request.seed} {json.dumps(recipe, sort_keys=True)}")
+        val_bpb = 2.8 + 0.08 * abs(math.log2(recipe["lr"] / 0.004)) + noise
+        common = {
+            "run_id": request.run_id,
+            "seed": request.seed,
+            "tokens": 200_000,
+            "steps": 25,
+            "params": 1_000_000,
+            "train_seconds": 1.0,
+            "eval_seconds": 0.1,
+            "total_seconds": 1.1,
+            "cpu_seconds": 1.0,
+            "tokens_per_second": 200_000.0,
+            "peak_memory_bytes": 2**28,
+            "curve": [[1, 7.6], [25, 5.0]],
+            "device": "stub",
+        }
+        if recipe["beta1"] < 0.6:
+            result = RunResult(**common, state="failed", failure="diverged", message="loss is NaN", failed_step=9)
+        else:
+            # The test text says the opposite of the validation text: a decision that reads it goes wrong.
+            test_bpb = 9.0 - val_bpb if request.score_test else None
+            result = RunResult(**common, state="complete", val_bpb=val_bpb, test_bpb=test_bpb)
+        result.write(request.result_path)
+        tell(event="done", run_id=request.run_id, state=result.state, val_bpb=result.val_bpb)
+
+
+if __name__ == "__main__":
+    main()
