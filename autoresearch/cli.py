@@ -15,7 +15,11 @@ from autoresearch.errors import UserError
 from rails import RailsError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autoresearch.display import Display
     from autoresearch.folder import StudyFolder
+    from autoresearch.night import Night
 
 app = typer.Typer(
     name="autoresearch",
@@ -112,7 +116,6 @@ def prepare(name: Name, home: Home = None) -> None:
 @command("autoresearch run mine --trials 20")
 def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = None, home: Home = None) -> None:
     """Run trials now, until a limit, a time, or Ctrl-C (once: at the trial boundary; twice: at once)."""
-    from autoresearch.display import Display, PrepareProgress
     from autoresearch.night import Night
     from autoresearch.schedule import next_time, zone
     from autoresearch.views import make_console
@@ -124,17 +127,25 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
         raise UserError(f"--until {error}") from None
     asked = {"trials": trials, "hours": hours}
     limits = study.settings.limits.model_copy(update={key: value for key, value in asked.items() if value is not None})
-    with PrepareProgress(console) as progress:
-        study.prepare_data(progress)
-    with Display(study, console) as display:
-        reason = Night(study, display, limits=limits, until=end).run()
+    reason = night(study, console, lambda display: Night(study, display, limits=limits, until=end))
     show_outcome(study, console, reason)
+
+
+def night(study: StudyFolder, console: Console, make: Callable[[Display], Night]) -> str:
+    """One night under the runner's lock, from preparing the text to the reason for its end."""
+    from autoresearch.display import Display, PrepareProgress
+    from autoresearch.folder import RunnerLock
+
+    with RunnerLock(study.path):
+        with PrepareProgress(console) as progress:
+            study.prepare_data(progress)
+        with Display(study, console) as display:
+            return make(display).run()
 
 
 @command("autoresearch daemon mine")
 def daemon(name: Name, home: Home = None) -> None:
     """Run every night in the study's window (study.toml, \\[schedule]) until stopped."""
-    from autoresearch.display import Display
     from autoresearch.folder import RunnerLock
     from autoresearch.night import Night, polite_signals
     from autoresearch.schedule import Daemon
@@ -142,14 +153,14 @@ def daemon(name: Name, home: Home = None) -> None:
 
     study, console = open_study(name, home), make_console()
 
-    def night(end: datetime) -> str:
-        with Display(study, console) as display:
-            return Night(study, display, until=end, on_signal=daemon.stop).run()
-
     def note(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
+        console.print(text, markup=False, soft_wrap=True)
 
-    daemon = Daemon(study, night, note)
+    daemon = Daemon(
+        study,
+        lambda end: night(study, console, lambda display: Night(study, display, until=end, on_signal=daemon.stop)),
+        note,
+    )
     with RunnerLock(study.path, "daemon"), polite_signals(lambda name: daemon.stop()):
         if study.store.control == "stop":
             study.store.set_control("run", "started again")
@@ -258,17 +269,17 @@ def calibrate(
     """Measure the noise: run the baseline on more seeds and say what a gain must exceed to be seen."""
     from autoresearch import views
     from autoresearch.decide import pool_noise
-    from autoresearch.display import Display, PrepareProgress
     from autoresearch.night import Night
 
     study, console = open_study(name, home), views.make_console()
-    with PrepareProgress(console) as progress:
-        study.prepare_data(progress)
-    with Display(study, console) as display:
-        night = Night(study, display)
-        night.stop.request("calibrated")
+
+    def only_the_baseline(display: Display) -> Night:
         study.store.queue_runs([(0, seed, "reference") for seed in range(seeds)])
-        night.run()
+        session = Night(study, display)
+        session.stop.request("calibrated")
+        return session
+
+    night(study, console, only_the_baseline)
     scores = study.store.scores()
     noise = pool_noise(scores.values(), study.settings.decision)
     share = noise.deviation / views.status(study)["baseline"]["val_bpb"]
@@ -294,7 +305,7 @@ def doctor(home: Home = None) -> None:
         raise UserError("mend what is marked BAD above, then run `autoresearch doctor` again")
 
 
-def show_outcome(study: StudyFolder, console: Any, reason: str) -> None:
+def show_outcome(study: StudyFolder, console: Console, reason: str) -> None:
     """The end of a night: the table, what came of it, and what to do next."""
     from autoresearch import views
 

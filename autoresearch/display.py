@@ -49,6 +49,8 @@ class PrepareProgress:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
+            for task in self._progress.tasks:  # totals of reading are a guess; a stage that is over is all done
+                self._progress.update(task.id, completed=task.total)
             self._tasks[stage] = self._progress.add_task(f"prepare: {clean(stage, 40)}", total=total, note="")
         self._progress.update(self._tasks[stage], completed=done, total=total)
 

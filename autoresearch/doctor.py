@@ -12,6 +12,7 @@ from pathlib import Path
 
 from autoresearch.config import EnergySettings
 from autoresearch.energy import EnergyMeter
+from autoresearch.errors import UserError
 from autoresearch.machine import look
 
 MIN_FREE_BYTES = 5 * 2**30
@@ -30,15 +31,21 @@ def examine(home: Path) -> list[Finding]:
     """All findings, in the order in which a person would mend them."""
     there = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
     free = shutil.disk_usage(there).free
-    machine = look()
+    try:
+        machine = look()
+        device = Finding(
+            "device", f"{machine.devices} x {machine.name} ({machine.kind}), {', '.join(machine.precisions)}"
+        )
+    except UserError as error:
+        device = Finding("device", str(error), False)
     model = os.environ.get("AUTORESEARCH_MODEL")
     address = os.environ.get("OPENAI_BASE_URL")
     return [
         Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11)),
         _git(),
         Finding("disk", f"{free / 2**30:.0f} GiB free where studies live ({there})", free >= MIN_FREE_BYTES),
-        Finding("device", f"{machine.devices} x {machine.name} ({machine.kind}), {', '.join(machine.precisions)}"),
-        _torch(machine.kind),
+        device,
+        _torch(),
         Finding("energy", f"source: {EnergyMeter(EnergySettings()).sources[0]}"),
         Finding(
             "language model",
@@ -57,17 +64,14 @@ def _git() -> Finding:
     return Finding("git", version)
 
 
-def _torch(kind: str) -> Finding:
+def _torch() -> Finding:
     # In a process of its own: torch takes seconds and memory that nothing else here needs.
-    code = "import torch; print(torch.__version__, torch.cuda.is_available())"
+    code = "import torch; print(torch.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         return Finding("torch", f"does not import: {(done.stderr.strip() or '?').splitlines()[-1]}", False)
-    version, sees_gpu = done.stdout.split()
-    if kind == "cuda" and sees_gpu != "True":
-        return Finding("torch", f"{version} sees no GPU though the driver does: install the CUDA build", False)
     others = [f"{name} {_version(name)}" for name in ("megatron-core", "transformer-engine")]
-    return Finding("torch", f"{version}; {', '.join(others)}")
+    return Finding("torch", f"{done.stdout.strip()}; {', '.join(others)}")
 
 
 def _version(package: str) -> str:

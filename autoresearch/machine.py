@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
 import psutil
 
 from autoresearch.errors import UserError
-
-# Tensor cores multiply 8-bit floats from Ada (8.9) and Hopper (9.0) on; bfloat16 from Ampere (8.0) on.
-FP8_CAPABILITY = (8, 9)
-BF16_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,19 @@ def look(device: str = "auto") -> Machine:
                 f"device is {device!r}, but this machine shows {len(gpus)} NVIDIA GPUs: try device = 'auto'"
             )
         return _cpu()
-    name, memory_bytes, capability = gpus[index]
-    precisions = ["fp32"]
-    precisions += ["bf16"] if capability >= BF16_CAPABILITY else []
-    precisions += ["fp8"] if capability >= FP8_CAPABILITY else []
-    return Machine("cuda", name, len(gpus), memory_bytes, tuple(precisions))
+    name, memory_bytes = gpus[index]
+    return Machine("cuda", name, len(gpus), memory_bytes, _proven_precisions(index))
+
+
+@lru_cache
+def _proven_precisions(index: int) -> tuple[str, ...]:
+    """Asked of torch in a process of its own, by training a step in each: torch takes seconds and memory to load."""
+    command = [sys.executable, "-m", "trainer.capability", f"cuda:{index}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        problem = (done.stderr.strip() or "no message").splitlines()[-1].removeprefix("error: ")
+        raise UserError(f"there is an NVIDIA GPU, but torch cannot use it ({problem}): install torch's CUDA build")
+    return tuple(json.loads(done.stdout))
 
 
 def _cpu() -> Machine:
@@ -57,8 +65,8 @@ def _cpu() -> Machine:
     return Machine("cpu", name, cores, psutil.virtual_memory().total // cores, ("fp32", "bf16"))
 
 
-def nvidia_gpus() -> list[tuple[str, int, tuple[int, int]]]:
-    """(name, memory in bytes, compute capability) of each NVIDIA GPU; empty where there is no driver."""
+def nvidia_gpus() -> list[tuple[str, int]]:
+    """(name, memory in bytes) of each NVIDIA GPU; empty where there is no driver."""
     import pynvml
 
     try:
@@ -72,6 +80,5 @@ def nvidia_gpus() -> list[tuple[str, int, tuple[int, int]]]:
             memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
         except pynvml.NVMLError_NotSupported:
             memory_bytes = psutil.virtual_memory().total  # a GB10 shares the machine's memory and reports none
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        found.append((str(pynvml.nvmlDeviceGetName(handle)), memory_bytes, (int(major), int(minor))))
+        found.append((str(pynvml.nvmlDeviceGetName(handle)), memory_bytes))
     return found

@@ -10,7 +10,7 @@ from types import FrameType
 
 from autoresearch.config import LimitSettings
 from autoresearch.energy import EnergyMeter
-from autoresearch.folder import RunnerLock, StudyFolder
+from autoresearch.folder import StudyFolder
 from autoresearch.launcher import LocalLauncher
 from autoresearch.limits import StopRule
 from autoresearch.machine import Machine, look
@@ -29,31 +29,28 @@ class Night:
         limits: LimitSettings | None = None,
         until: datetime | None = None,
         proposer: Proposer | None = None,
-        prepare_progress: Callable[[str, int, int], None] | None = None,
         on_signal: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.observer = folder, observer
         self.machine: Machine = look(folder.settings.device)
         self.proposer = proposer or make_proposer(folder.settings.proposer)
         self.stop = StopRule(folder, limits or folder.settings.limits, until)
-        self._prepare_progress = prepare_progress
         self._on_signal = on_signal
 
     def run(self) -> str:
-        """Runs until a limit, the window's end or a signal. Returns why it ended. Raises StudyBusy, UserError."""
+        """Runs until a limit, the window's end or a signal; returns why. The caller holds the runner's lock."""
         folder, settings = self.folder, self.folder.settings
-        with RunnerLock(folder.path):
-            if folder.store.control == "stop":
-                folder.store.set_control("run", "started again")
-            data_dir = folder.prepare_data(self._prepare_progress)
-            devices = self.machine.worker_devices(settings.device, settings.workers)
-            launcher = LocalLauncher(devices, EnergyMeter(settings.energy), folder.path / "workers.log")
-            study = Study(folder, launcher, self.proposer, self.machine, data_dir, self.stop, self.observer)
-            try:
-                with polite_signals(self._hear):
-                    return study.run()
-            finally:
-                launcher.close()
+        if folder.store.control == "stop":
+            folder.store.set_control("run", "started again")
+        data_dir = folder.prepare_data()
+        devices = self.machine.worker_devices(settings.device, settings.workers)
+        launcher = LocalLauncher(devices, EnergyMeter(settings.energy), folder.path / "workers.log")
+        study = Study(folder, launcher, self.proposer, self.machine, data_dir, self.stop, self.observer)
+        try:
+            with polite_signals(self._hear):
+                return study.run()
+        finally:
+            launcher.close()
 
     def _hear(self, name: str) -> None:
         self.stop.request(f"ended by {name}")

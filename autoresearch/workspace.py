@@ -7,7 +7,7 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from git import GitCommandError, InvalidGitRepositoryError, NoSuchPathError, Repo
+from git import Git, GitCommandError, InvalidGitRepositoryError, NoSuchPathError, Repo
 
 from autoresearch.errors import UserError
 
@@ -20,14 +20,22 @@ OPTIONS = [
     "diff.mnemonicPrefix=false",
     "core.fsmonitor=false",
     "core.autocrlf=false",
+    "i18n.commitEncoding=UTF-8",
     "commit.gpgSign=false",
     "tag.gpgSign=false",
     "gc.auto=0",
 ]
 
 
-def _environment(when: datetime | None = None) -> dict[str, str]:
+def _environment(path: Path, when: datetime | None = None) -> dict[str, str]:
+    git = path / ".git"
     environment = {
+        # Named outright, so that a GIT_DIR in the person's shell cannot lead to another repository.
+        "GIT_DIR": str(git),
+        "GIT_COMMON_DIR": str(git),
+        "GIT_WORK_TREE": str(path),
+        "GIT_INDEX_FILE": str(git / "index"),
+        "GIT_OBJECT_DIRECTORY": str(git / "objects"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
@@ -48,22 +56,17 @@ class Workspace:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         try:
-            self.repo = Repo(self.path)
+            self.repo = Repo(self.path, expand_vars=False)
         except (InvalidGitRepositoryError, NoSuchPathError):
             raise UserError(f"{path} is not a git repository: the study is damaged; restore the folder") from None
 
     @classmethod
     def create(cls, path: Path, files: dict[str, str], when: datetime) -> Workspace:
         """A new repository whose branch `incumbent` holds the given files (name -> text)."""
-        # GitPython counts every template as unsafe; the empty one is there so that nobody's hooks are copied in.
-        Repo.init(
-            path,
-            mkdir=True,
-            env=_environment(),
-            allow_unsafe_options=True,
-            template="",
-            initial_branch="incumbent",
-        )
+        path = path.resolve()
+        path.mkdir(parents=True, exist_ok=True)
+        # Not Repo.init, which expands a $ in the path. The empty template: nobody's hooks are copied in.
+        Git(path).init(env=_environment(path), template="", initial_branch="incumbent")
         workspace = cls(path)
         for name, text in files.items():
             (path / name).write_text(text, encoding="utf-8")
@@ -136,8 +139,9 @@ class Workspace:
                     f"Keep your commit on another branch, then run: git -C {self.path} reset --hard {incumbent[:12]}"
                 )
         self._refuse_edits({branch, incumbent, *self._run("rev-list", "-n", "2", "--first-parent", branch).split()})
-        self._run("update-ref", BRANCH, incumbent)
+        # The files first: cut off in between, they are still those of a commit that is known here.
         self._show(incumbent)
+        self._run("update-ref", BRANCH, incumbent)
 
     def _refuse_edits(self, commits: set[str]) -> None:
         for name in ("recipe.toml", "menu.toml"):
@@ -167,19 +171,9 @@ class Workspace:
             stream.seek(0)
             try:
                 output = self.repo.git.execute(
-                    words, istream=stream, env=self._environment(when), strip_newline_in_stdout=not raw
+                    words, istream=stream, env=_environment(self.path, when), strip_newline_in_stdout=not raw
                 )
             except GitCommandError as error:
                 raise UserError(f"git {command} failed in {self.path}: {str(error.stderr).strip()}") from error
         assert isinstance(output, str)
         return output
-
-    def _environment(self, when: datetime | None) -> dict[str, str]:
-        # Named outright, so that a GIT_DIR in the person's shell cannot lead to another repository.
-        git = self.path / ".git"
-        return _environment(when) | {
-            "GIT_DIR": str(git),
-            "GIT_WORK_TREE": str(self.path),
-            "GIT_INDEX_FILE": str(git / "index"),
-            "GIT_OBJECT_DIRECTORY": str(git / "objects"),
-        }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # A draw that the rails would block is drawn again, this often; then it goes to them as it is.
 DRAWS = 64
+TPE_DRAWS = 16
 SIGNIFICANT_DIGITS = 4
 
 
@@ -56,16 +57,15 @@ class TpeProposer:
         study = optuna.create_study(direction="maximize", sampler=sampler)
         taught = [lesson for trial in history.trials if (lesson := _lesson(trial, history, optuna)) is not None]
         study.add_trials(taught)
-        raw = ""
-        for _ in range(DRAWS):
+        for _ in range(TPE_DRAWS):
             trial = study.ask()
             knob = history.menu.knobs[trial.suggest_categorical("knob", list(history.menu.knobs))]
             value = _suggest(knob, trial)
             raw = _answer(knob.name, value, f"TPE's choice after {len(taught)} earlier trials.")
             if _is_allowed(raw, history):
-                break
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return Proposal(raw=raw, proposer=self.name)
+                return Proposal(raw=raw, proposer=self.name)
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # counts as worse, so it looks elsewhere
+        return Proposal(raw=RandomProposer().propose(history).raw, proposer=self.name)
 
 
 class ScriptedProposer:
