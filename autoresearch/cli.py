@@ -184,11 +184,14 @@ def trials(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """All trials, one line each."""
     from autoresearch import views
 
-    found = open_study(name, home).store.trials()
+    study = open_study(name, home)
+    found = study.store.trials()
     if as_json:
         print(json.dumps([views.trial_facts(trial) for trial in found], indent=1))
     else:
-        views.make_console().print(views.trials_table(found, {trial.number: trial.recipe for trial in found}))
+        views.make_console().print(
+            views.trials_table(found, {trial.number: trial.recipe for trial in found}, views.pooled(study))
+        )
 
 
 @command("autoresearch show mine 7")
@@ -208,7 +211,9 @@ def show(
     if trial.recipe and parent and parent.commit:
         diff = study.workspace.diff(parent.commit, render_recipe(trial.recipe))
     runs, proposal = study.store.runs(number), study.store.proposal(number)
-    views.make_console().print(views.trial_view(trial, runs, proposal, parent.recipe if parent else {}, diff))
+    views.make_console().print(
+        views.trial_view(trial, runs, proposal, parent.recipe if parent else {}, diff, views.pooled(study))
+    )
 
 
 @command('autoresearch propose mine --knob lr --value 0.001 --reason "lower is calmer"')
@@ -268,7 +273,6 @@ def calibrate(
 ) -> None:
     """Measure the noise: run the baseline on more seeds and say what a gain must exceed to be seen."""
     from autoresearch import views
-    from autoresearch.decide import pool_noise
     from autoresearch.night import Night
 
     study, console = open_study(name, home), views.make_console()
@@ -280,8 +284,7 @@ def calibrate(
         return session
 
     night(study, console, only_the_baseline)
-    scores = study.store.scores()
-    noise = pool_noise(scores.values(), study.settings.decision)
+    noise = views.pooled(study)
     share = noise.deviation / views.status(study)["baseline"]["val_bpb"]
     console.print(views.outcome_line(views.status(study)), markup=False)
     console.print(
@@ -310,7 +313,7 @@ def show_outcome(study: StudyFolder, console: Console, reason: str) -> None:
     from autoresearch import views
 
     found = study.store.trials()
-    console.print(views.trials_table(found[-40:], {trial.number: trial.recipe for trial in found}))
+    console.print(views.trials_table(found[-40:], {trial.number: trial.recipe for trial in found}, views.pooled(study)))
     facts = views.status(study)
     energy = views.energy_text(facts["energy_joules"], facts["energy_sources"])
     for line in (

@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autoresearch.errors import UserError
+from trainer.protocol import BUDGET_UNITS
 
 PRESETS = Path(__file__).parent / "presets"
 GIB = 2**30
-Positive = Field(gt=0)
 
 
 class Table(BaseModel):
@@ -89,7 +90,7 @@ class Settings(Table):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     seed: int = Field(0, ge=0, lt=2**31)
     workers: int | None = Field(None, ge=1, le=1024)
-    budget: dict[Literal["tokens", "steps", "seconds"], float]
+    budget: dict[str, float]
     data: DataSettings = DataSettings()
     decision: DecisionRule = DecisionRule()
     proposer: ProposerSettings = ProposerSettings()
@@ -103,6 +104,8 @@ class Settings(Table):
         if not isinstance(value, dict) or len(value) != 1:
             raise ValueError("give exactly one of tokens, steps or seconds")
         ((unit, amount),) = value.items()
+        if unit not in BUDGET_UNITS:
+            raise ValueError(_unknown(unit, BUDGET_UNITS))
         if isinstance(amount, bool) or not isinstance(amount, int | float) or amount <= 0:
             raise ValueError(f"{unit} must be a number above 0")
         if unit != "seconds" and not isinstance(amount, int):
@@ -144,12 +147,17 @@ def _first_problem(error: ValidationError) -> str:
             kind = model.model_fields[str(part)].annotation
             assert isinstance(kind, type) and issubclass(kind, BaseModel)
             model = kind
-        near = difflib.get_close_matches(str(problem["loc"][-1]), model.model_fields, 1, 0)
-        return f"unknown key {key}; the nearest valid key is {near[0]}"
+        return _unknown(key, model.model_fields)
     if problem["type"] == "missing":
         return f"{key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | list) else f" (it is {problem['input']!r})"
-    return f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}" if key else problem["msg"]
+    return f"{key}: {message}{given}" if key else message
+
+
+def _unknown(key: str, valid: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(key.rpartition(".")[2], list(valid), 1, 0)[0]
+    return f"unknown key {key}; the nearest valid key is {nearest}"
 
 
 def parse_clock(value: str) -> tuple[int, int]:

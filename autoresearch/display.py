@@ -15,7 +15,7 @@ from autoresearch import launcher, story
 from autoresearch.folder import StudyFolder
 from autoresearch.study import Observer
 from autoresearch.trial import Run, Trial
-from autoresearch.views import outcome_line, status, trials_table
+from autoresearch.views import outcome_line, pooled, status, trials_table
 from rails import clean
 from trainer.protocol import RunResult
 
@@ -86,7 +86,8 @@ class Display(Observer):
 
     def _read(self) -> None:
         trials = self.folder.store.trials()
-        self._table = trials_table(trials[-ROWS:], {trial.number: trial.recipe for trial in trials})
+        recipes = {trial.number: trial.recipe for trial in trials}
+        self._table = trials_table(trials[-ROWS:], recipes, pooled(self.folder))
         self._headline = outcome_line(status(self.folder))
 
     def run_started(self, run: Run, trial: Trial) -> None:

@@ -44,7 +44,7 @@ class EnergyMeter:
     def __init__(self, settings: EnergySettings, rapl: Path = RAPL) -> None:
         self.settings = settings
         self._gpu_joules = _nvml()
-        self._packages = [p for p in sorted(rapl.glob("intel-rapl:[0-9]*")) if p.name.count(":") == 1]
+        self._packages = [zone for zone in sorted(rapl.glob("intel-rapl:[0-9]*")) if _is_package(zone)]
         self._started: dict[str, _Reading] = {}
 
     @property
@@ -63,7 +63,7 @@ class EnergyMeter:
             return Energy((cpu_seconds or 0.0) * self.settings.watts_per_core, "estimate")
         after = self._read(pid, gpu)
         wall = after.monotonic - before.monotonic
-        if before.nvml_joules is not None and after.nvml_joules is not None:
+        if before.nvml_joules is not None and after.nvml_joules is not None and after.nvml_joules >= before.nvml_joules:
             return Energy(after.nvml_joules - before.nvml_joules, "nvml")
         if gpu is not None:
             return Energy(wall * self.settings.gpu_watts, "estimate")
@@ -84,7 +84,8 @@ class EnergyMeter:
                 used = psutil.Process(pid).cpu_times()
                 worker = used.user + used.system
         joules = self._gpu_joules(gpu) if self._gpu_joules and gpu is not None else None
-        return _Reading(joules, self._rapl_joules(), times.user + times.system, worker, time.monotonic())
+        busy = times.user + times.system + getattr(times, "nice", 0.0)  # under nice(1) all of a worker's time is there
+        return _Reading(joules, self._rapl_joules(), busy, worker, time.monotonic())
 
     def _rapl_joules(self) -> float | None:
         try:
@@ -92,6 +93,13 @@ class EnergyMeter:
         except (OSError, ValueError):
             return None  # readable by root only on most kernels
         return total if self._packages else None
+
+
+def _is_package(zone: Path) -> bool:
+    """Neither a part of a package (intel-rapl:0:0) nor the whole platform (psys), which has the packages in it."""
+    with suppress(OSError):
+        return zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package")
+    return False
 
 
 def _nvml() -> Callable[[int], float | None] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import selectors
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from autoresearch.energy import Energy, EnergyMeter
 from trainer.protocol import RunRequest, RunResult
@@ -22,6 +23,8 @@ from trainer.protocol import RunRequest, RunResult
 WORKER = (sys.executable, "-m", "trainer.worker")
 # Overrides what a person's shell may say: another thread count changes the order of sums, and so the result.
 CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+# Normally the end of its output tells that a worker has died; not where a child of it still holds the pipe.
+DEATH_POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -130,16 +133,16 @@ class LocalLauncher:
 
 
 class _Worker:
-    """One worker process with its two reader threads; started when needed."""
+    """One worker process and the thread that listens to it; started when needed."""
 
     def __init__(self, device: str, command: list[str], log: Path, events: queue.Queue[_Message]) -> None:
         self.device = device
         self.request: RunRequest | None = None
         self.deadline = 0.0
         self._command, self._events = command, events
-        self._log_path = log
-        self._log: IO[bytes] | None = None
-        self._process = self._start()
+        # Between runs: start-up trouble belongs to the study's log.
+        self._idle_log = self._log = log
+        self._start()
 
     @property
     def pid(self) -> int:
@@ -158,59 +161,79 @@ class _Worker:
 
     def start_run(self, request: RunRequest, deadline: float) -> None:
         if self.exit_code is not None:
-            self._process = self._start()
-        self._log = Path(request.result_path).with_name("worker.log").open("ab")
+            self._start()
+        self._log = Path(request.result_path).with_name("worker.log")
+        self._log.touch()
         self.request, self.deadline = request, deadline
         with suppress(BrokenPipeError):  # it has just died: its output ends too, and that is the event
             assert self._process.stdin is not None
             self._process.stdin.write(f"{Path(request.result_path).with_name('request.json')}\n".encode())
-            self._process.stdin.flush()
 
     def end_run(self) -> None:
-        self.request = None
-        if self._log:
-            self._log.close()
-            self._log = None
+        self.request, self._log = None, self._idle_log
 
     def kill(self) -> None:
         """Kills the whole process group: a worker's own children must not outlive it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self.exit_code is None:
+            _kill_group(self._process)
+        self._listener.join()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(CPU_ENVIRONMENT if self.device == "cpu" else {})},
             start_new_session=True,  # Ctrl-C in the terminal is the runner's to handle
         )
-        threading.Thread(target=self._read_events, args=(process,), daemon=True).start()
-        threading.Thread(target=self._read_log, args=(process,), daemon=True).start()
-        return process
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
 
-    def _read_events(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            with suppress(ValueError):
-                message = json.loads(line)
-                if isinstance(message, dict) and "event" in message:
-                    self._events.put((self, process, message))
-        process.wait()
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Puts what the process says on stdout into the queue and on stderr into a log, until it has ended.
+
+        stderr is read dry before an event is passed on, so that the last words of a run are in the run's own log.
+        """
+        assert process.stdout is not None and process.stderr is not None
+        with selectors.DefaultSelector() as pipes, process.stdout, process.stderr:
+            for pipe in (process.stdout, process.stderr):
+                os.set_blocking(pipe.fileno(), False)
+                pipes.register(pipe, selectors.EVENT_READ)
+            line_begun, ended = b"", False
+            while not ended:
+                if pipes.get_map():
+                    pipes.select(DEATH_POLL_SECONDS)
+                else:
+                    process.wait()
+                ended = process.poll() is not None  # asked before reading: what it has said is then in the pipes
+                said, complained = process.stdout.read(), process.stderr.read()
+                if complained:
+                    self._write_log(process, complained)
+                *lines, line_begun = (line_begun + (said or b"")).split(b"\n")
+                for line in lines:
+                    self._pass_on(process, line)
+                for pipe, text in ((process.stdout, said), (process.stderr, complained)):
+                    if text == b"" and pipe in pipes.get_map():  # closed, not only silent
+                        pipes.unregister(pipe)
+        _kill_group(process)  # its children, at once: later the system may have given its id to something else
         self._events.put((self, process, None))
 
-    def _read_log(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            with suppress(OSError, ValueError):
-                if self._log is not None:
-                    self._log.write(line)
-                    self._log.flush()
-                    continue
-                with self._log_path.open("ab") as log:  # between runs: start-up trouble belongs to the study's log
-                    log.write(line)
+    def _pass_on(self, process: subprocess.Popen[bytes], line: bytes) -> None:
+        with suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict) and "event" in message:
+                self._events.put((self, process, message))
+
+    def _write_log(self, process: subprocess.Popen[bytes], text: bytes) -> None:
+        with suppress(OSError), (self._log if self.is_current(process) else self._idle_log).open("ab") as log:
+            log.write(text)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # nobody of it is left
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 # (worker, the process it had then, a JSON event or None when that process's output has ended)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,11 +22,9 @@ BUSY_SECONDS = 30.0
 
 def zone(settings: ScheduleSettings) -> tzinfo:
     """The window's time zone; the machine's own unless study.toml names one."""
-    if settings.timezone is None:
-        local = datetime.now().astimezone().tzinfo
-        assert local is not None
-        return local
     try:
+        if settings.timezone is None:  # with its summer and its winter time: a daemon outlives the change
+            return BackgroundScheduler().timezone
         return ZoneInfo(settings.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise UserError(f"schedule.timezone is {settings.timezone!r}: give a name such as Europe/Zurich") from None
@@ -40,7 +40,7 @@ def next_time(clock: str, now: datetime) -> datetime:
 def window_end(settings: ScheduleSettings, now: datetime) -> datetime | None:
     """When the window that `now` lies in ends; None outside it. A window may span midnight."""
     end = next_time(settings.stop, now)
-    return end if next_time(settings.start, now) > end or settings.start == settings.stop else None
+    return end if next_time(settings.start, now) >= end else None  # equal: the whole day
 
 
 class Daemon:
@@ -53,9 +53,8 @@ class Daemon:
         self._ended = False
 
     def stop(self) -> None:
-        """Ends the daemon while it rests; a night in progress ends by its own rule."""
+        """Ends the daemon while it rests; a night in progress ends by its own rule. Safe in a signal handler."""
         self._ended = True
-        self._wake.set()
 
     def run(self) -> str:
         """Returns why it ended: told to stop."""
@@ -71,11 +70,13 @@ class Daemon:
         scheduler.start()
         try:
             while not self._ended:
+                self._wake.clear()  # before the night: a start that falls into a late one is then not lost
                 end = window_end(settings, datetime.now(self.zone))
                 if end is not None and not self._run_night(end):
-                    self._wake.wait(BUSY_SECONDS)
-                elif not self._ended:
-                    self._rest(job.next_run_time)
+                    self._wait(scheduler, BUSY_SECONDS)
+                elif not self._ended and not self._wake.is_set():
+                    self.note(f"resting until {job.next_run_time:%Y-%m-%d %H:%M}")
+                    self._wait(scheduler)
         finally:
             scheduler.shutdown(wait=False)
         return "stopped"
@@ -91,10 +92,11 @@ class Daemon:
         self._ended = self._ended or self.folder.store.control == "stop"
         return True
 
-    def _rest(self, until: datetime) -> None:
-        self._wake.clear()
-        self.note(f"resting until {until:%Y-%m-%d %H:%M}")
-        while not self._wake.wait(CONTROL_POLL_SECONDS):
-            if self.folder.store.control == "stop":
-                self._ended = True
+    def _wait(self, scheduler: BackgroundScheduler, seconds: float = math.inf) -> None:
+        """Until the trigger, a signal, a person's word, or the seconds are over."""
+        deadline = time.monotonic() + seconds
+        while not self._ended and time.monotonic() < deadline:
+            if self._wake.wait(CONTROL_POLL_SECONDS):
                 return
+            self._ended = self._ended or self.folder.store.control == "stop"
+            scheduler.wakeup()  # to look at the clock: when the machine has slept, its timer is late by as much

@@ -91,8 +91,10 @@ class Store:
     def open_trial(self, parent: int, proposal: Proposal) -> int:
         """Writes the proposal down before anything judges it. Returns the trial's number."""
         now = iso(self.clock())
+        # Read before the transaction, whose first statement must write: SQLite refuses, at once, a write after a read
+        # that another process has written over. Nobody else opens trials.
+        number = self._one("SELECT MAX(number) + 1 AS n FROM trials")["n"]
         with self.db.atomic():
-            number = self._one("SELECT MAX(number) + 1 AS n FROM trials")["n"]
             self._insert(
                 "trials",
                 number=number, parent=parent, proposer=proposal.proposer, changes="{}", recipe="{}", hypothesis="",
@@ -110,7 +112,7 @@ class Store:
                 )  # fmt: skip
             for note in proposal.notes:
                 self._event("proposer", note, number)
-            return number
+        return int(number)
 
     def block_trial(self, number: int, verdict: Verdict) -> None:
         with self.db.atomic():
@@ -147,7 +149,6 @@ class Store:
         """Closes a trial; `incumbent` (trial, commit) moves the incumbent and `runs` queues runs, all at once."""
         low, high = comparison.interval if comparison else (None, None)
         with self.db.atomic():
-            self.db.execute("DELETE FROM runs WHERE trial = ? AND state = 'queued' AND attempts = 0", [number])
             self._update_trial(
                 number, state=state, decision=decision, reason=reason, merge_commit=merge_commit,
                 reference=reference if comparison else None,

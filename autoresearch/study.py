@@ -19,7 +19,7 @@ from autoresearch.machine import Machine
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.classic import RandomProposer
 from autoresearch.trial import History, Proposal, Purpose, Run, Trial, TrialState, from_iso
-from rails import Limits, Measurement, gate, recipe_key, render_recipe
+from rails import Limits, Measurement, clean, gate, recipe_key, render_recipe
 from trainer.protocol import RunRequest, RunResult
 
 POLL_SECONDS = 0.5
@@ -85,12 +85,26 @@ class Study:
         return None if self.store.pending_runs() else self.stop.reason()
 
     def _fill_workers(self) -> None:
-        while len(self._in_flight) < self.launcher.capacity:
-            waiting = [run for run in self.store.pending_runs() if run.id not in self._in_flight]
-            if waiting:
-                self._submit(waiting[0])
-            elif self._baseline.state == "running" or self.stop.reason() or self.stop.paused() or not self._new_trial():
-                return
+        while len(self._in_flight) < self.launcher.capacity and (run := self._next_run()):
+            self._submit(run)
+
+    def _next_run(self) -> Run | None:
+        """A run that waits for a worker, else one of a new trial; None where there is nothing to begin just now."""
+        while not (waiting := [run for run in self.store.pending_runs() if run.id not in self._in_flight]):
+            if self.stop.reason() or self.stop.paused():
+                return None
+            begun = self._add_baseline_run() if self._trial(0).state == "running" else self._new_trial()
+            if not begun:
+                return None
+        return waiting[0]
+
+    def _add_baseline_run(self) -> bool:
+        """A worker that waits for the baseline does what will be asked of it later: more runs of the reference."""
+        known = self.store.runs(0)
+        if len(known) >= self.rule.reference_runs:
+            return False
+        self.store.queue_runs([(0, len(known), "reference")])
+        return True
 
     def _submit(self, run: Run) -> None:
         trial = self._trial(run.trial)
@@ -134,7 +148,8 @@ class Study:
         except NothingLeft:
             raise
         except Exception as error:  # the night goes on whatever a proposer does
-            note = f"proposer {self.proposer.name} failed ({type(error).__name__}: {error}); drawn at random instead"
+            problem = clean(f"{type(error).__name__}: {error}", 200)
+            note = f"proposer {self.proposer.name} failed ({problem}); drawn at random instead"
             return Proposal(raw=RandomProposer().propose(history).raw, proposer="random", notes=[note])
 
     def _admit(self, number: int, raw: str, history: History) -> None:
@@ -165,13 +180,13 @@ class Study:
         self.store.start_trial(number, verdict, recipe, recipe_key(recipe), commit, self._next_seed(number))
 
     def _history(self) -> History:
-        reference = self._trial(self._reference)
+        trials = self.store.trials()
         return History(
-            number=len(self.store.trials()),
+            number=len(trials),
             seed=self.settings.seed,
             menu=self.folder.menu,
-            recipe=reference.recipe,
-            trials=self.store.trials(),
+            recipe=trials[self._reference].recipe,
+            trials=trials,
             tried={key: story.outcome_phrase(*found) for key, found in self.store.tried().items()},
             limits=self._limits(),
             deviation=self._noise(self.store.scores()).deviation,
@@ -194,15 +209,22 @@ class Study:
         lost = event.result.failure == "worker_died"
         attempts = run.attempts + 1
         if lost and attempts < MAX_ATTEMPTS:
-            self.store.take_back_run(run, f"run {run.id}: {event.result.message}; it is tried once more")
-            self.observer.note(f"run {run.id}: {event.result.message}; it is tried once more")
+            message = f"run {run.id}: {event.result.message}; it is tried once more"
+            self.store.take_back_run(run, message)
+            self.observer.note(message)
             return
         self.store.finish_run(run, event.result, event.energy, self._noise(self.store.scores()))
         self.observer.run_finished(run, event.result)
+        if event.result.failure and run.purpose == "reference" and run.trial > 0:
+            message = f"the incumbent of trial {run.trial} failed with seed {run.seed}: {event.result.message}"
+            self.store.log("confirmation_failed", message, run.trial)
+            self.observer.note(message)
 
     def _judge(self) -> None:
         for trial in self.store.open_trials():
-            if not any(run.state in ("queued", "running") for run in self.store.runs(trial.number)):
+            states = [run.state for run in self.store.runs(trial.number)]
+            enough = trial.number == 0 and states.count("complete") >= self.rule.baseline_runs
+            if enough or "failed" in states or not {"queued", "running"} & set(states):
                 self._judge_trial(trial)
 
     def _judge_trial(self, trial: Trial) -> None:
@@ -213,7 +235,7 @@ class Study:
         scores = self.store.scores()
         noise = self._noise(scores)
         if trial.number == 0:
-            self._close(trial, "complete", f"measured with {len(runs)} seeds", noise=noise)
+            self._close(trial, "complete", f"measured with {trial.n_runs} seeds", noise=noise)
             return
         reference = self._reference
         decision = decide(scores[trial.number], scores[reference], noise, self.rule)
@@ -311,7 +333,7 @@ class Study:
         self.workspace.reconcile(study["incumbent_commit"], {trial.commit for trial in running if trial.commit})
         for trial in running:
             self.workspace.delete_tag(trial.number)
-        if self._baseline.state == "running":
+        if self._trial(0).state == "running":
             self.store.queue_runs((0, seed, "reference") for seed in range(self.rule.baseline_runs))
         for run in self.store.pending_runs():
             if run.state == "running":
@@ -335,10 +357,6 @@ class Study:
     # --- small questions ---
 
     @property
-    def _baseline(self) -> Trial:
-        return self._trial(0)
-
-    @property
     def _reference(self) -> int:
         """The trial whose recipe is changed and against which the change is judged."""
         return int(self.store.study()["incumbent"]) if self.rule.reference == "incumbent" else 0
@@ -346,7 +364,7 @@ class Study:
     @property
     def _reference_commit(self) -> str:
         study = self.store.study()
-        return study["incumbent_commit"] if self.rule.reference == "incumbent" else str(self._baseline.commit)
+        return study["incumbent_commit"] if self.rule.reference == "incumbent" else str(self._trial(0).commit)
 
     def _trial(self, number: int) -> Trial:
         trial = self.store.trial(number)

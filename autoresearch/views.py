@@ -23,7 +23,7 @@ COLUMNS: dict[str, Literal["left", "right"]] = {
     "trial": "right",
     "by": "left",
     "change": "left",
-    "val_bpb": "right",
+    "val_bpb +- 95 %": "right",
     "runs": "right",
     "better by [95 %]": "right",
     "outcome": "left",
@@ -35,8 +35,7 @@ def status(folder: StudyFolder) -> dict[str, Any]:
     """The state of a study: every number a person sees in `status`, in base units."""
     store, study = folder.store, folder.store.study()
     trials = store.trials()
-    scores = store.scores()
-    noise = pool_noise(scores.values(), folder.settings.decision)
+    noise = pooled(folder)
     baseline, incumbent = trials[0], trials[study["incumbent"]]
     totals = store.totals()
     kwh = totals["joules"] / JOULES_PER_KWH
@@ -62,6 +61,11 @@ def status(folder: StudyFolder) -> dict[str, Any]:
         "in_flight": [run.id for run in store.pending_runs() if run.state == "running"],
         "events": store.events(8),
     }
+
+
+def pooled(folder: StudyFolder) -> Noise:
+    """The run-to-run deviation that every interval shown to a person comes from."""
+    return pool_noise(folder.store.scores().values(), folder.settings.decision)
 
 
 def _standing(trial: Trial, noise: Noise) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def _score(standing: dict[str, Any]) -> str:
     )
 
 
-def trials_table(trials: Iterable[Trial], recipes: dict[int, Recipe]) -> Table:
+def trials_table(trials: Iterable[Trial], recipes: dict[int, Recipe], noise: Noise) -> Table:
     """One row a trial; every score with its interval and number of runs."""
     table = Table(pad_edge=False, box=None, header_style="dim")
     for name, justify in COLUMNS.items():
@@ -135,7 +139,7 @@ def trials_table(trials: Iterable[Trial], recipes: dict[int, Recipe]) -> Table:
             str(trial.number),
             escape(trial.proposer),
             escape(story.changed(trial.changes, recipes.get(trial.parent or 0, {})) or "-"),
-            f"{trial.val_bpb:.4f}" if trial.val_bpb is not None else "-",
+            _mean(trial, noise),
             str(trial.n_runs or "-"),
             escape(_improvement(trial)),
             Text(outcome + detail, style=STYLES.get(outcome, "default")),
@@ -150,7 +154,7 @@ def _improvement(trial: Trial) -> str:
 
 
 def trial_view(
-    trial: Trial, runs: list[Run], proposal: dict[str, Any] | None, before: Recipe, diff: str
+    trial: Trial, runs: list[Run], proposal: dict[str, Any] | None, before: Recipe, diff: str, noise: Noise
 ) -> RenderableType:
     """Everything about one trial."""
     table = Table.grid(padding=(0, 2))
@@ -163,7 +167,7 @@ def trial_view(
         "change": story.changed(trial.changes, before) or "-",
         "hypothesis": trial.hypothesis or "-",
         "outcome": f"{trial.decision or trial.state}: {trial.reason}" if trial.reason else trial.state,
-        "val_bpb": _mean_text(trial),
+        "val_bpb": f"{_mean(trial, noise)} over {trial.n_runs} runs" if trial.n_runs else "-",
         "better by": _improvement(trial) + (f" than trial {trial.reference}" if trial.reference is not None else ""),
         "energy": energy_text(trial.energy_joules or 0.0, [trial.energy_source] if trial.energy_source else []),
         "commit": trial.commit or "-",
@@ -187,11 +191,10 @@ def trial_view(
     return Group(*parts, Text("\n" + clean_lines(diff))) if diff else Group(*parts)
 
 
-def _mean_text(trial: Trial) -> str:
+def _mean(trial: Trial, noise: Noise) -> str:
     if trial.val_bpb is None:
         return "-"
-    stderr = f" +- {1.96 * trial.val_bpb_stderr:.4f}" if trial.val_bpb_stderr is not None else ""
-    return f"{trial.val_bpb:.4f}{stderr} over {trial.n_runs} runs"
+    return f"{trial.val_bpb:.4f} +- {noise.half_width(trial.n_runs):.4f}"
 
 
 def _proposer_text(trial: Trial, proposal: dict[str, Any] | None) -> str:

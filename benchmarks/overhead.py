@@ -1,8 +1,9 @@
 """Share of the workers' time that is not training or evaluation: python benchmarks/overhead.py [--trials 6].
 
-Runs real cpu-nano nights on this machine in a temporary folder, with one worker and with one per core, and looks at
-the stretch in which every worker is warm and has work: from the end of the first run on each worker to the start of
-the last run. Overhead is everything else: proposing, rails, git, SQLite, process traffic, building model and batches.
+Runs real cpu-nano nights on this machine in a temporary folder, with one worker and with one per core. Looks at the
+stretch in which every worker is warm and there is always work: from the end of the first run on each worker to the
+start of the last trial, after which workers run dry one by one. Overhead is everything but training and evaluation:
+proposing, rails, git, SQLite, process traffic, building model and batches, waiting.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def shares(folder: StudyFolder, workers: int) -> tuple[float, float, int, float]
     sql = """SELECT started_at, finished_at, train_seconds + eval_seconds, total_seconds FROM runs
              WHERE state = 'complete' ORDER BY started_at"""
     rows = [(from_iso(a), from_iso(b), busy, total) for a, b, busy, total in folder.store.db.execute(sql).fetchall()]
-    begin, end = max(row[1] for row in rows[:workers]), rows[-1][0]
+    begin = max(row[1] for row in rows[:workers])
+    end = from_iso(max(trial.started_at for trial in folder.store.trials() if trial.state != "blocked"))
     window = (end - begin).total_seconds() * workers
     busy = inside = 0.0
     for started, finished, work, total in rows:

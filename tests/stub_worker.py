@@ -1,6 +1,7 @@
 """A worker process that speaks the trainer's protocol but computes val_bpb from a formula, at once.
 
 val_bpb = 2.8 + 0.08 * |log2(lr / 0.004)| + noise(seed, recipe) * STUB_NOISE. A recipe with beta1 below 0.6 diverges,
+weight_decay 0.125 looks better by 0.16 but diverges in the runs that score the test text,
 with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with d_ff 128 it never ends.
 """
 
@@ -43,6 +44,8 @@ def main() -> None:
         tell(event="progress", run_id=request.run_id, phase="train", step=1, steps=2, loss=3.0)
         noise = NOISE * unit(f"{request.seed} {json.dumps(recipe, sort_keys=True)}")
         val_bpb = 2.8 + 0.08 * abs(math.log2(recipe["lr"] / 0.004)) + noise
+        lucky = recipe["weight_decay"] == 0.125
+        val_bpb -= 0.16 * lucky
         common = {
             "run_id": request.run_id,
             "seed": request.seed,
@@ -58,7 +61,7 @@ def main() -> None:
             "curve": [[1, 7.6], [25, 5.0]],
             "device": "stub",
         }
-        if recipe["beta1"] < 0.6:
+        if recipe["beta1"] < 0.6 or (lucky and request.score_test):
             result = RunResult(**common, state="failed", failure="diverged", message="loss is NaN", failed_step=9)
         else:
             # The test text says the opposite of the validation text: a decision that reads it goes wrong.

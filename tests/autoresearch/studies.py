@@ -6,8 +6,12 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from autoresearch.config import EnergySettings, LimitSettings
 from autoresearch.energy import EnergyMeter
@@ -53,6 +57,21 @@ def run_study(
         return Study(folder, launcher, chosen, MACHINE, folder.path, stop, observer).run()
     finally:
         launcher.close()
+
+
+def wait_until(fact: Callable[[], object], seconds: float = 30.0) -> None:
+    """Returns as soon as the fact holds; the seconds are for a machine that is busy with something else."""
+    deadline = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def git(folder: StudyFolder, *arguments: str) -> str:

@@ -67,6 +67,15 @@ def test_a_kept_recipe_is_confirmed_on_fresh_seeds(tmp_path: Path) -> None:
     assert folder.store.trials()[1].test_bpb is not None
 
 
+def test_a_kept_recipe_that_fails_on_a_fresh_seed_is_told(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [change("weight_decay", 0.125)])
+    assert folder.store.trials()[1].decision == "keep"
+    told = [event["message"] for event in folder.store.events(50) if event["kind"] == "confirmation_failed"]
+    assert len(told) == 3 and "trial 1 failed with seed" in told[0] and "loss is NaN" in told[0]
+    assert_git_and_database_agree(folder)
+
+
 def test_candidate_and_reference_share_their_seeds(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     run_study(folder, [change("lr", GOOD)])
