@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import tomlkit
 
@@ -139,14 +139,14 @@ class RunnerLock:
 
     def __enter__(self) -> RunnerLock:
         self._file = self.path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise StudyBusy(
-                f"study {self.path.parent.name} is run by process {lock_holder(self.path)} already: "
-                f"watch it with `autoresearch status {self.path.parent.name}`"
-            ) from None
+        while not _takes(self._file, fcntl.LOCK_EX):
+            # None: it was only looked at, by `lock_holder` in another process
+            if (holder := lock_holder(self.path)) is not None:
+                self._file.close()
+                raise StudyBusy(
+                    f"study {self.path.parent.name} is run by process {holder} already: "
+                    f"watch it with `autoresearch status {self.path.parent.name}`"
+                )
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
@@ -162,15 +162,21 @@ class RunnerLock:
 def lock_holder(path: Path) -> int | None:
     """Id of the process that holds runner.lock or daemon.lock; None if nobody does."""
     with suppress(FileNotFoundError), path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _takes(file, fcntl.LOCK_SH):
             return int(file.read().strip() or 0)
     return None
 
 
+def _takes(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def study_names(home: Path) -> list[str]:
-    return sorted(path.parent.name for path in home.glob("*/study.db"))
+    return sorted(path.parent.name for path in home.glob("*/study.db") if NAME.fullmatch(path.parent.name))
 
 
 def _study_path(home: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from sqlite_utils import Database
 
 from autoresearch.decide import Comparison, Noise, Runs
 from autoresearch.energy import Energy
+from autoresearch.errors import UserError
 from autoresearch.migrations import migrations
 from autoresearch.trial import Clock, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso, utc_now
 from rails import Verdict
@@ -23,16 +25,22 @@ _RUN_FIELDS = tuple(Run.__dataclass_fields__)
 
 
 class Store:
-    """study.db of one study. Opens (and migrates) the file; `Store.create` makes a new one."""
+    """study.db of one study. Opens (and migrates) the file, or makes it. Raises UserError if it is no database."""
 
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
         self.path = path
         self.clock = clock
-        self.db = Database(str(path))
-        self.db.enable_wal()
-        self.db.execute("PRAGMA foreign_keys = ON")
-        self.db.execute("PRAGMA busy_timeout = 10000")
-        migrations.apply(self.db)
+        try:
+            self.db = Database(str(path))
+            self.db.enable_wal()
+            self.db.execute("PRAGMA foreign_keys = ON")
+            self.db.execute("PRAGMA busy_timeout = 10000")
+            migrations.apply(self.db)
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{path} cannot be opened ({error}): the study is damaged, or the folder may not be written; "
+                "restore it from a copy, or mend its rights"
+            ) from None
 
     def close(self) -> None:
         self.db.close()

@@ -278,14 +278,6 @@ def test_a_run_that_is_asked_for_twice_is_queued_once(store: Store) -> None:
     assert store.scores() == {1: {0: 2.8}}
 
 
-def test_a_closed_trial_leaves_no_run_in_the_queue(store: Store) -> None:
-    begin_trial(store)
-    store.queue_runs([(1, 1, "candidate"), (0, 0, "reference")])
-    measure(store, 1, 0, None)
-    store.finish_trial(1, "failed", "diverged")
-    assert order(store.pending_runs()) == [(0, 0)]
-
-
 def test_ideas_wait_in_line_and_each_is_taken_once(store: Store) -> None:
     for raw in ("first", "second"):
         store.queue_idea(raw)
