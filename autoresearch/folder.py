@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from autoresearch.trial import utc_now
 from autoresearch.workspace import Workspace
 from rails import Limits, load_menu, parse_recipe, recipe_key, render_recipe, violations
 
+# What a val_bpb depends on besides recipe and seed.
+TERMS = ("budget", "data", "backend", "seed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -60,6 +63,7 @@ class StudyFolder:
         longer gives the text that the study's numbers are about."""
         from trainer.data import DataError, manifest_of, prepare
 
+        self._settle_terms()
         study, data = self.store.study(), self.settings.data
         if study["data_dir"] and Path(study["data_dir"]).is_dir():
             return Path(study["data_dir"])
@@ -83,6 +87,18 @@ class StudyFolder:
             )
         self.store.set_data(str(made), found)
         return made
+
+    def _settle_terms(self) -> None:
+        """Settings that make runs comparable may change until the first run. Raises UserError for a later change."""
+        now, then = json.loads(self.settings.model_dump_json()), json.loads(self.store.study()["settings"])
+        changed = [name for name in TERMS if now[name] != then[name]]
+        if changed and self.store.runs():
+            raise UserError(
+                f"{self.path}/study.toml: {changed[0]} was {json.dumps(then[changed[0]])} when this study's first run "
+                "was made; with another value its numbers cannot be compared. Put it back, or start a new study"
+            )
+        if changed:
+            self.store.settle(json.dumps(now), forget_data="data" in changed)
 
 
 def create_study(

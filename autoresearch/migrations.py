@@ -12,7 +12,7 @@ def m001_trajectory(db: Database) -> None:
             id INTEGER PRIMARY KEY CHECK (id = 1),
             name TEXT NOT NULL,
             created_at TEXT NOT NULL,
-            settings TEXT NOT NULL,          -- JSON, as at creation; study.toml holds what is in force
+            settings TEXT NOT NULL,          -- JSON, as before the first run; study.toml holds what is in force
             menu_sha256 TEXT NOT NULL,
             data_dir TEXT,                   -- NULL: not prepared yet
             data_sha256 TEXT,                -- NULL: not prepared yet

@@ -71,6 +71,13 @@ class Store:
         with self.db.atomic():
             self.db.execute("UPDATE studies SET data_dir = ?, data_sha256 = ?", [data_dir, sha256])
 
+    def settle(self, settings: str, *, forget_data: bool) -> None:
+        """Other settings before the first run; with another text, what was prepared does not count."""
+        with self.db.atomic():
+            self.db.execute("UPDATE studies SET settings = ?", [settings])
+            if forget_data:
+                self.db.execute("UPDATE studies SET data_dir = NULL, data_sha256 = NULL")
+
     @property
     def control(self) -> Control:
         return self.study()["control"]
