@@ -316,15 +316,21 @@ def show_outcome(study: StudyFolder, console: Console, reason: str) -> None:
     console.print(views.trials_table(found[-40:], {trial.number: trial.recipe for trial in found}, views.pooled(study)))
     facts = views.status(study)
     energy = views.energy_text(facts["energy_joules"], facts["energy_sources"])
+    inside = study.path.is_relative_to(Path.cwd())
+    path = study.path.relative_to(Path.cwd()) if inside else study.path
+    following = {
+        f"git -C {path}/recipe log --oneline --first-parent incumbent": "the story so far",
+        f"autoresearch show {study.name} 1": "one trial, whole",
+        f"autoresearch propose {study.name} --knob lr --value 0.002": "an idea of your own",
+        f"autoresearch run {study.name} --hours 8": "go on",
+    }
+    width = max(map(len, following))
     for line in (
         "",
         views.outcome_line(facts),
         f"Ended: {reason}. {facts['runs']} runs so far, {energy}, {facts['cost']:.3f} {facts['currency']}.",
         "",
-        "Next:",
-        f"  git -C {study.path}/recipe log --oneline --first-parent incumbent   the story so far",
-        f"  autoresearch show {study.name} 1                                   one trial, whole",
-        f"  autoresearch propose {study.name} --knob lr --value 0.002          an idea of your own",
-        f"  autoresearch run {study.name} --hours 8                            go on",
+        "Next (autoresearch is in .venv/bin):",
+        *(f"  {command:<{width}}   {what}" for command, what in following.items()),
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

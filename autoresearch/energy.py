@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pynvml
 
+from autoresearch import nvml
 from autoresearch.config import EnergySettings
+from trainer.protocol import RunResult
 
 RAPL = Path("/sys/class/powercap")
 JOULES_PER_KWH = 3.6e6
@@ -43,14 +45,14 @@ class EnergyMeter:
 
     def __init__(self, settings: EnergySettings, rapl: Path = RAPL) -> None:
         self.settings = settings
-        self._gpu_joules = _nvml()
+        self._gpus = nvml.handles()
         self._packages = [zone for zone in sorted(rapl.glob("intel-rapl:[0-9]*")) if _is_package(zone)]
         self._started: dict[str, _Reading] = {}
 
     @property
     def sources(self) -> list[str]:
         """The sources that this machine offers, best first."""
-        found = ["nvml"] if self._gpu_joules else []
+        found = ["nvml"] if self._gpus else []
         return [*found, *(["rapl"] if self._rapl_joules() is not None else []), "estimate"]
 
     def start(self, run: str, pid: int | None, gpu: int | None) -> None:
@@ -83,9 +85,16 @@ class EnergyMeter:
             with suppress(psutil.Error):
                 used = psutil.Process(pid).cpu_times()
                 worker = used.user + used.system
-        joules = self._gpu_joules(gpu) if self._gpu_joules and gpu is not None else None
         busy = times.user + times.system + getattr(times, "nice", 0.0)  # under nice(1) all of a worker's time is there
-        return _Reading(joules, self._rapl_joules(), busy, worker, time.monotonic())
+        return _Reading(self._nvml_joules(gpu), self._rapl_joules(), busy, worker, time.monotonic())
+
+    def _nvml_joules(self, gpu: int | None) -> float | None:
+        if gpu is None or gpu >= len(self._gpus):
+            return None
+        try:
+            return pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpus[gpu]) / 1e3
+        except pynvml.NVMLError:
+            return None  # cards before Volta have no counter
 
     def _rapl_joules(self) -> float | None:
         try:
@@ -102,19 +111,8 @@ def _is_package(zone: Path) -> bool:
     return False
 
 
-def _nvml() -> Callable[[int], float | None] | None:
-    """A function GPU index -> joules since the driver loaded, or None where there is no NVIDIA driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-
-    def joules(index: int) -> float | None:
-        try:
-            return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByIndex(index)) / 1e3
-        except pynvml.NVMLError:
-            return None  # cards before Volta have no counter
-
-    return joules
+def estimate(settings: EnergySettings, result: RunResult) -> Energy:
+    """The energy of a run that nobody metered, from what its worker reported."""
+    if result.device.startswith("cuda"):
+        return Energy((result.total_seconds or 0.0) * settings.gpu_watts, "estimate")
+    return Energy((result.cpu_seconds or 0.0) * settings.watts_per_core, "estimate")

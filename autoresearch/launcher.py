@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from autoresearch import nvml
 from autoresearch.energy import Energy, EnergyMeter
 from trainer.protocol import RunRequest, RunResult
 
@@ -185,7 +186,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(CPU_ENVIRONMENT if self.device == "cpu" else {})},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(CPU_ENVIRONMENT if self.gpu is None else nvml.ENVIRONMENT)},
             start_new_session=True,  # Ctrl-C in the terminal is the runner's to handle
         )
         self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)

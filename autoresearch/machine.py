@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import psutil
+import pynvml
 
+from autoresearch import nvml
 from autoresearch.errors import UserError
 
 
@@ -51,7 +53,8 @@ def look(device: str = "auto") -> Machine:
 def _proven_precisions(index: int) -> tuple[str, ...]:
     """Asked of torch in a process of its own, by training a step in each: torch takes seconds and memory to load."""
     command = [sys.executable, "-m", "trainer.capability", f"cuda:{index}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **nvml.ENVIRONMENT}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         problem = (done.stderr.strip() or "no message").splitlines()[-1].removeprefix("error: ")
         raise UserError(f"there is an NVIDIA GPU, but torch cannot use it ({problem}): install torch's CUDA build")
@@ -66,16 +69,9 @@ def _cpu() -> Machine:
 
 
 def nvidia_gpus() -> list[tuple[str, int]]:
-    """(name, memory in bytes) of each NVIDIA GPU; empty where there is no driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError:
-        return []
+    """(name, memory in bytes) of cuda:0, cuda:1, ...; empty where there is no driver."""
     found = []
-    for handle in handles:
+    for handle in nvml.handles():
         try:
             memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
         except pynvml.NVMLError_NotSupported:

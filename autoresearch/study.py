@@ -10,7 +10,7 @@ from typing import Literal
 
 from autoresearch import story
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide, pool_noise
-from autoresearch.energy import Energy
+from autoresearch.energy import estimate
 from autoresearch.errors import UserError
 from autoresearch.folder import StudyFolder
 from autoresearch.launcher import Finished, Launcher, Progress
@@ -351,8 +351,7 @@ class Study:
         except (OSError, ValueError):
             self.store.take_back_run(run, f"run {run.id} was cut off; it is done again")
             return
-        joules = (result.cpu_seconds or 0.0) * self.settings.energy.watts_per_core
-        self.store.finish_run(run, result, Energy(joules, "estimate"), self._noise(self.store.scores()))
+        self.store.finish_run(run, result, estimate(self.settings.energy, result), self._noise(self.store.scores()))
 
     # --- small questions ---
 

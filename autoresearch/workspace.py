@@ -13,7 +13,7 @@ from autoresearch.errors import UserError
 
 BRANCH = "refs/heads/incumbent"
 IDENTITY = "autoresearch"
-# Settings given on each command line, so that nothing in the repository's own config can run a program.
+# Given on each command line, so that hooks, signatures and monitors of the repository's own config play no part.
 OPTIONS = [
     "core.hooksPath=/dev/null",
     "diff.noprefix=false",

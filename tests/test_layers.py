@@ -20,7 +20,7 @@ ORDER = [
     ["folder", "launcher", "prompt"],
     ["store", "workspace", "story"],
     ["decide", "energy", "machine", "migrations"],
-    ["config", "trial"],
+    ["config", "nvml", "trial"],
     ["errors"],
     ["__init__"],
 ]

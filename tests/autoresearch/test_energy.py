@@ -10,7 +10,7 @@ import psutil
 import pynvml
 import pytest
 
-from autoresearch import energy
+from autoresearch import energy, nvml
 from autoresearch.config import EnergySettings
 from autoresearch.energy import Energy, EnergyMeter
 
@@ -73,7 +73,9 @@ def gpus(counters: Counters, monkeypatch: pytest.MonkeyPatch) -> dict[int, float
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         return int(joules * 1000)
 
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: len(found))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", millijoules)
     return found
@@ -215,3 +217,33 @@ def test_a_gpu_without_a_counter_is_estimated_from_wall_time(
     meter.start("a", None, 0)
     gpus[0], counters.seconds = after, 2.0
     assert meter.stop("a", None, 0, cpu_seconds=4.0) == Energy(600.0, "estimate")
+
+
+def test_the_counter_is_that_of_the_card_the_worker_sees(
+    counters: Counters, gpus: dict[int, float | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With CUDA_VISIBLE_DEVICES=1 the worker's cuda:0 is the driver's card 1."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    meter = counters.meter()
+    meter.start("a", None, 0)
+    gpus[0], gpus[1] = 9000.0, 5250.0
+    assert meter.stop("a", None, 0, cpu_seconds=1.0) == Energy(250.0, "nvml")
+
+
+@pytest.mark.parametrize(("visible", "cards"), [(None, [0, 1]), ("", []), ("1,0", [1, 0]), ("1,7,0", [1]), ("x", [])])
+def test_visible_devices_are_those_of_cuda(
+    gpus: dict[int, float | None], monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: list[int]
+) -> None:
+    def card(index: int) -> int:
+        if index not in gpus:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return index
+
+    def no_such_uuid(name: str) -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", card)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", no_such_uuid)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert nvml.handles() == cards

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import apscheduler.schedulers.base
@@ -141,11 +140,17 @@ class House:
             raise StudyBusy("study one is run by process 42 already")
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    return make_study(tmp_path_factory.mktemp("home"))
+
+
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., House]:
+def house(study: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., House]:
     def make(now: str, start: str = "22:00", stop: str = "07:00") -> House:
-        times = {"schedule__start": start, "schedule__stop": stop, "schedule__timezone": "Europe/Zurich"}
-        return House(make_study(tmp_path, **times), monkeypatch, now)
+        study.store.set_control("run", "a new test")
+        study.settings = study.settings.model_copy(update={"schedule": window(start, stop)})
+        return House(study, monkeypatch, now)
 
     return make
 

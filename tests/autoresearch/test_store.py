@@ -206,16 +206,16 @@ from pathlib import Path
 from autoresearch.store import Store
 store = Store(Path({str(store.path)!r}))
 print("ready", flush=True)
-for number in range(100):
+for number in range(60):
     store.queue_idea(str(number))
 """
     with subprocess.Popen([sys.executable, "-c", command_line], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        for number in range(1, 101):
+        for number in range(1, 61):
             store.open_trial(0, Proposal(str(number), "tpe"))
     assert process.returncode == 0
-    assert len(store.trials()) == 101
-    assert store.waiting_ideas() == 100
+    assert len(store.trials()) == 61
+    assert store.waiting_ideas() == 60
 
 
 # --- rules that the schema itself keeps ---
