@@ -42,6 +42,8 @@ class Night:
         folder, settings = self.folder, self.folder.settings
         if folder.store.control == "stop":
             folder.store.set_control("run", "started again")
+        if folder.store.control == "pause":
+            self.observer.note(f"the study is paused: go on with `autoresearch resume {folder.name}`")
         data_dir = folder.prepare_data()
         devices = self.machine.worker_devices(settings.device, settings.workers)
         launcher = LocalLauncher(devices, EnergyMeter(settings.energy), folder.path / "workers.log")

@@ -56,8 +56,8 @@ def status(folder: StudyFolder) -> dict[str, Any]:
         "cost": kwh * folder.settings.energy.price_per_kwh,
         "currency": folder.settings.energy.currency,
         "run_to_run_deviation": noise.deviation,
-        "baseline": _standing(baseline, noise),
-        "incumbent": _standing(incumbent, noise),
+        "baseline": _standing(baseline, store.runs(0), noise),
+        "incumbent": _standing(incumbent, store.runs(incumbent.number), noise),
         "in_flight": [run.id for run in store.pending_runs() if run.state == "running"],
         "events": store.events(8),
     }
@@ -68,13 +68,16 @@ def pooled(folder: StudyFolder) -> Noise:
     return pool_noise(folder.store.scores().values(), folder.settings.decision)
 
 
-def _standing(trial: Trial, noise: Noise) -> dict[str, Any]:
+def _standing(trial: Trial, runs: list[Run], noise: Noise) -> dict[str, Any]:
+    tested = sum(run.test_bpb is not None for run in runs)
     return {
         "trial": trial.number,
         "val_bpb": trial.val_bpb,
         "val_bpb_half_interval": noise.half_width(trial.n_runs) if trial.val_bpb is not None else None,
-        "test_bpb": trial.test_bpb,
         "n_runs": trial.n_runs,
+        "test_bpb": trial.test_bpb,
+        "test_bpb_half_interval": noise.half_width(tested) if tested else None,
+        "n_test_runs": tested,
         "recipe": trial.recipe,
     }
 
@@ -118,11 +121,15 @@ def status_view(facts: dict[str, Any]) -> RenderableType:
 def _score(standing: dict[str, Any]) -> str:
     if standing["val_bpb"] is None:
         return "not measured yet"
-    test = f", test {standing['test_bpb']:.4f}" if standing["test_bpb"] is not None else ""
-    return (
-        f"trial {standing['trial']}: val_bpb {standing['val_bpb']:.4f} +- {standing['val_bpb_half_interval']:.4f} "
-        f"({standing['n_runs']} runs){test}"
+    return f"trial {standing['trial']}: val_bpb {_interval(standing, 'val')}" + (
+        f", test {_interval(standing, 'test')}" if standing["n_test_runs"] else ""
     )
+
+
+def _interval(standing: dict[str, Any], split: str) -> str:
+    """ "2.8175 +- 0.0147 (11 runs)"."""
+    n = standing["n_runs" if split == "val" else "n_test_runs"]
+    return f"{standing[f'{split}_bpb']:.4f} +- {standing[f'{split}_bpb_half_interval']:.4f} ({n} runs)"
 
 
 def trials_table(trials: Iterable[Trial], recipes: dict[int, Recipe], noise: Noise) -> Table:
@@ -227,17 +234,17 @@ def outcome_line(facts: dict[str, Any]) -> str:
     if baseline["val_bpb"] is None:
         return "The baseline is not measured yet."
     if incumbent["trial"] == 0:
-        return f"Nothing beat the baseline beyond the noise: val_bpb {_score(baseline).split('val_bpb ')[1]}."
-    test = ""
-    if baseline["test_bpb"] is not None and incumbent["test_bpb"] is not None:
-        test = f" On the test text, fresh seeds only: {incumbent['test_bpb']:.4f}, from {baseline['test_bpb']:.4f}."
+        return f"Nothing beat the baseline beyond the noise: val_bpb {_interval(baseline, 'val')}."
     gain = baseline["val_bpb"] - incumbent["val_bpb"]
     half = (baseline["val_bpb_half_interval"] ** 2 + incumbent["val_bpb_half_interval"] ** 2) ** 0.5
-    return (
-        f"The incumbent, trial {incumbent['trial']}, is better than the baseline by {gain:.4f} +- {half:.4f} "
-        f"bits per byte ({100 * gain / baseline['val_bpb']:.1f} %): {incumbent['val_bpb']:.4f} over "
-        f"{incumbent['n_runs']} runs, from {baseline['val_bpb']:.4f} over {baseline['n_runs']}.{test}"
+    line = (
+        f"The incumbent, trial {incumbent['trial']}, is better than the baseline by {gain:.4f} +- {half:.4f} bits per "
+        f"byte ({100 * gain / baseline['val_bpb']:.1f} %): {_interval(incumbent, 'val')}, "
+        f"from {_interval(baseline, 'val')}."
     )
+    if baseline["n_test_runs"] and incumbent["n_test_runs"]:
+        line += f" On the test text: {_interval(incumbent, 'test')}, from {_interval(baseline, 'test')}."
+    return line
 
 
 def make_console() -> Console:

@@ -44,7 +44,7 @@ def rows(folder: StudyFolder) -> list[dict[str, Any]]:
 
 def chart(folder: StudyFolder) -> alt.LayerChart:
     data = alt.Data(values=rows(folder))
-    x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1))
+    x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(padding=28, nice=False))
     y = alt.Y("val_bpb:Q", title="validation bits per byte", scale=alt.Scale(zero=False, padding=24))
     outcome = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=[*COLOURS], range=[*COLOURS.values()]))
     shape = alt.Shape("outcome:N", title=None, scale=alt.Scale(domain=[*SHAPES], range=[*SHAPES.values()]))
