@@ -286,12 +286,13 @@ def calibrate(
     night(study, console, only_the_baseline)
     noise = views.pooled(study)
     share = noise.deviation / views.status(study)["baseline"]["val_bpb"]
-    console.print(views.outcome_line(views.status(study)), markup=False)
+    console.print(views.outcome_line(views.status(study)), markup=False, soft_wrap=True)
     console.print(
         f"One run deviates by {noise.deviation:.4f} bits per byte, {100 * share:.2f} % "
         f"({noise.dof:.0f} degrees of freedom, the prior's included). A gain of {2 * noise.deviation:.4f} is found "
         f"nine times in ten; one of {noise.deviation:.4f} seldom.",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -39,15 +39,16 @@ class PrepareProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> PrepareProgress:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        self._progress.start()  # only now: text that is ready needs no bars
         if stage not in self._tasks:
             for task in self._progress.tasks:  # totals of reading are a guess; a stage that is over is all done
                 self._progress.update(task.id, completed=task.total)

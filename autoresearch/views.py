@@ -233,6 +233,8 @@ def outcome_line(facts: dict[str, Any]) -> str:
     baseline, incumbent = facts["baseline"], facts["incumbent"]
     if baseline["val_bpb"] is None:
         return "The baseline is not measured yet."
+    if not facts["trials"]:
+        return f"The baseline: val_bpb {_interval(baseline, 'val')}."
     if incumbent["trial"] == 0:
         return f"Nothing beat the baseline beyond the noise: val_bpb {_interval(baseline, 'val')}."
     gain = baseline["val_bpb"] - incumbent["val_bpb"]
