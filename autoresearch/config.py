@@ -15,7 +15,6 @@ from autoresearch.errors import UserError
 from trainer.protocol import BUDGET_UNITS
 
 PRESETS = Path(__file__).parent / "presets"
-GIB = 2**30
 
 
 class Table(BaseModel):
@@ -60,7 +59,7 @@ class LimitSettings(Table):
     hours: float | None = Field(None, gt=0)
     kwh: float | None = Field(None, gt=0)
     cost: float | None = Field(None, gt=0)
-    min_free_disk_bytes: int = Field(1 * GIB, ge=0)
+    min_free_disk_bytes: int = Field(2**30, ge=0)
     memory_bytes: int | None = Field(None, gt=0)
     run_seconds: float = Field(3600.0, gt=0)
 

@@ -34,6 +34,7 @@ class Recipe:
             if field.type is float:
                 # TOML and JSON write 1.0 as 1 as readily; a frozen dataclass is filled in through object.
                 object.__setattr__(self, field.name, _finite(field.name, value))
+            # The types of this file's fields are classes; dataclasses says they might be strings.
             elif not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
                 raise ValueError(f"recipe: {field.name} is {value!r}; it must be {_spelled(field.type)}")
 

@@ -116,6 +116,7 @@ def _round(knob: Knob, value: float) -> Value:
 
 def _suggest(knob: Knob, trial: optuna.Trial) -> Value:
     if knob.choices:
+        # Optuna types a choice as possibly None; a knob has no such choice.
         chosen: Value = trial.suggest_categorical(knob.name, list(knob.choices))  # type: ignore[assignment]
         return chosen
     assert knob.low is not None and knob.high is not None
