@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from autoresearch.display import Display
     from autoresearch.folder import StudyFolder
+    from autoresearch.machine import Machine
     from autoresearch.night import Night
 
 app = typer.Typer(
@@ -34,6 +35,9 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="The study's name.", show_default=False)]
 Home = Annotated[
     Path | None, typer.Option("--home", help="Where studies live; default AUTORESEARCH_HOME, else ./trajectories.")
+]
+Preset = Annotated[
+    str | None, typer.Option(help="gpt-354m or cpu-nano, or one with -wide; default: what fits the machine.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The same facts as JSON, in base units.")]
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="End after so many trials.")]
@@ -64,10 +68,14 @@ def open_study(name: str, home: Path | None) -> StudyFolder:
     return folder.StudyFolder(folder.home(home), name)
 
 
+def fitting_preset(machine: Machine) -> str:
+    return "gpt-354m" if machine.kind == "cuda" else "cpu-nano"
+
+
 @command("autoresearch init mine --preset cpu-nano --data some/folder")
 def init(
     name: Name,
-    preset: Annotated[str | None, typer.Option(help="gpt-354m or cpu-nano; default: what fits the machine.")] = None,
+    preset: Preset = None,
     data: Annotated[
         str | None, typer.Option(help="stdlib, a file, a folder of .txt .md .jsonl .parquet, or hf:NAME[:CONFIG].")
     ] = None,
@@ -94,7 +102,7 @@ def init(
     if seed is not None:
         overrides["seed"] = seed
     machine = look()
-    preset = preset or ("gpt-354m" if machine.kind == "cuda" else "cpu-nano")
+    preset = preset or fitting_preset(machine)
     made = folder.create_study(folder.home(home), name, preset, machine, overrides)
     print(f"study {name} made in {made.path} from preset {preset}; next: autoresearch run {name}")
 
@@ -294,6 +302,40 @@ def calibrate(
         markup=False,
         soft_wrap=True,
     )
+
+
+@command("autoresearch sweep --batch 2,4,8 --seq 256,512 --precision bf16")
+def sweep(
+    preset: Preset = None,
+    batch: Annotated[str | None, typer.Option(help="Batch sizes, as 2,4,8; default: the preset's.")] = None,
+    seq: Annotated[str | None, typer.Option(help="Sequence lengths, as 1024,2048; default: the preset's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As bf16,fp8; default: the preset's.")] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps of a run; the first is not timed.")] = 20,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Times to measure each point; default 1, with --data 3.")
+    ] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Also on real text, in turns: what does reading it cost?")
+    ] = False,
+    source: Annotated[str | None, typer.Option(help="With --data: other text than the preset's, as for init.")] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default: on a GPU.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="torch or megatron; default: the preset's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; default: sweeps/ in --home.")] = None,
+    home: Home = None,
+) -> None:
+    """Measure speed, memory and power over batch size, sequence length and precision. Needs no study."""
+    from autoresearch import folder, views
+    from autoresearch.machine import look
+    from autoresearch.sweep import make_plan, sweep
+
+    machine = look()
+    asked = {"batch": batch, "seq": seq, "precision": precision, "source": source, "backend": backend}
+    plan = make_plan(
+        preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile
+    )
+    sweep(plan, folder.home(home), out, views.make_console())
 
 
 @command("autoresearch doctor")

@@ -85,7 +85,10 @@ class EnergySettings(Table):
 
 class Settings(Table):
     preset: str
-    backend: Literal["torch"] = "torch"
+    backend: Literal["torch", "megatron"] = "torch"
+    compile: Literal["auto"] | bool = "auto"
+    tensor_parallel: int = Field(1, ge=1, le=64)
+    data_parallel: int = Field(1, ge=1, le=64)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     seed: int = Field(0, ge=0, lt=2**31)
     workers: int | None = Field(None, ge=1, le=1024)
@@ -117,6 +120,13 @@ class Settings(Table):
             raise ValueError("decision.reference_max is below decision.reference_runs: raise it")
         return self
 
+    def compiles(self, device_kind: str) -> bool:
+        """Whether runs use torch.compile. auto: on GPUs with plain PyTorch; on a CPU compiling a shape takes longer
+        than a whole run and gains a few percent."""
+        if self.compile == "auto":
+            return self.backend == "torch" and device_kind == "cuda"
+        return self.compile
+
     @property
     def whole_budget(self) -> dict[str, float]:
         """The budget as the trainer takes it: tokens and steps are whole numbers."""
@@ -126,15 +136,22 @@ class Settings(Table):
 def load_settings(path: Path) -> Settings:
     """Reads study.toml. Raises UserError naming the file, the key and the nearest valid key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: a study is a folder made by `autoresearch init`") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
+    return parse_settings(text, str(path))
+
+
+def parse_settings(text: str, source: str) -> Settings:
+    """The settings in a TOML text. Raises UserError naming `source`, the key and the nearest valid key."""
     try:
-        return Settings.model_validate(table)
+        return Settings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source} is not valid TOML: {error}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from None
+        raise UserError(f"{source}: {_first_problem(error)}") from None
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -165,7 +182,3 @@ def parse_clock(value: str) -> tuple[int, int]:
     if not match:
         raise ValueError(f"{value!r} is no time of day: write it as HH:MM, for example 07:00")
     return int(match[1]), int(match[2])
-
-
-def preset_names() -> list[str]:
-    return sorted(path.name for path in PRESETS.iterdir() if (path / "study.toml").exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class _Reading:
 class EnergyMeter:
     """Reads the counters when a run starts and when it ends.
 
-    nvml: the GPU's own counter, whole GPU; one worker a GPU, so all of it is the run's. rapl: the processor packages,
+    nvml: the counters of the run's GPUs; one worker a GPU, so all of it is the run's. rapl: the processor packages,
     shared out by processor time, since several runs share them. estimate: processor time x `watts_per_core`, or wall
     time x `gpu_watts` on a GPU without a counter.
     """
@@ -55,20 +56,20 @@ class EnergyMeter:
         found = ["nvml"] if self._gpus else []
         return [*found, *(["rapl"] if self._rapl_joules() is not None else []), "estimate"]
 
-    def start(self, run: str, pid: int | None, gpu: int | None) -> None:
-        self._started[run] = self._read(pid, gpu)
+    def start(self, run: str, pid: int | None, gpus: Sequence[int]) -> None:
+        self._started[run] = self._read(pid, gpus)
 
-    def stop(self, run: str, pid: int | None, gpu: int | None, cpu_seconds: float | None) -> Energy:
+    def stop(self, run: str, pid: int | None, gpus: Sequence[int], cpu_seconds: float | None) -> Energy:
         """Energy since `start`. Without a start (the runner was killed meanwhile) it is an estimate."""
         before = self._started.pop(run, None)
         if before is None:
             return Energy((cpu_seconds or 0.0) * self.settings.watts_per_core, "estimate")
-        after = self._read(pid, gpu)
+        after = self._read(pid, gpus)
         wall = after.monotonic - before.monotonic
         if before.nvml_joules is not None and after.nvml_joules is not None and after.nvml_joules >= before.nvml_joules:
             return Energy(after.nvml_joules - before.nvml_joules, "nvml")
-        if gpu is not None:
-            return Energy(wall * self.settings.gpu_watts, "estimate")
+        if gpus:
+            return Energy(wall * self.settings.gpu_watts * len(gpus), "estimate")
         used = (
             cpu_seconds if cpu_seconds is not None else max(0.0, after.worker_cpu_seconds - before.worker_cpu_seconds)
         )
@@ -78,7 +79,7 @@ class EnergyMeter:
             return Energy((after.rapl_joules - before.rapl_joules) * used / busy if busy else 0.0, "rapl")
         return Energy(used * self.settings.watts_per_core, "estimate")
 
-    def _read(self, pid: int | None, gpu: int | None) -> _Reading:
+    def _read(self, pid: int | None, gpus: Sequence[int]) -> _Reading:
         times = psutil.cpu_times()
         worker = 0.0
         if pid is not None:
@@ -86,13 +87,13 @@ class EnergyMeter:
                 used = psutil.Process(pid).cpu_times()
                 worker = used.user + used.system
         busy = times.user + times.system + getattr(times, "nice", 0.0)  # under nice(1) all of a worker's time is there
-        return _Reading(self._nvml_joules(gpu), self._rapl_joules(), busy, worker, time.monotonic())
+        return _Reading(self._nvml_joules(gpus), self._rapl_joules(), busy, worker, time.monotonic())
 
-    def _nvml_joules(self, gpu: int | None) -> float | None:
-        if gpu is None or gpu >= len(self._gpus):
+    def _nvml_joules(self, gpus: Sequence[int]) -> float | None:
+        if not gpus or max(gpus) >= len(self._gpus):
             return None
         try:
-            return pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpus[gpu]) / 1e3
+            return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpus[gpu]) for gpu in gpus) / 1e3
         except pynvml.NVMLError:
             return None  # cards before Volta have no counter
 
@@ -113,6 +114,7 @@ def _is_package(zone: Path) -> bool:
 
 def estimate(settings: EnergySettings, result: RunResult) -> Energy:
     """The energy of a run that nobody metered, from what its worker reported."""
+    watts, seconds = settings.watts_per_core, result.cpu_seconds
     if result.device.startswith("cuda"):
-        return Energy((result.total_seconds or 0.0) * settings.gpu_watts, "estimate")
-    return Energy((result.cpu_seconds or 0.0) * settings.watts_per_core, "estimate")
+        watts, seconds = settings.gpu_watts, result.total_seconds
+    return Energy((seconds or 0.0) * watts * result.processes, "estimate")

@@ -17,16 +17,17 @@ from typing import Any, TextIO
 
 import tomlkit
 
-from autoresearch.config import PRESETS, load_settings, preset_names
+from autoresearch.config import Settings, load_settings
 from autoresearch.errors import StudyBusy, UserError
 from autoresearch.machine import Machine
+from autoresearch.preset import load_preset
 from autoresearch.store import Store
 from autoresearch.trial import utc_now
 from autoresearch.workspace import Workspace
-from rails import Limits, load_menu, parse_recipe, recipe_key, render_recipe, violations
+from rails import Limits, load_menu, recipe_key, render_recipe, violations
 
 # What a val_bpb depends on besides recipe and seed.
-TERMS = ("budget", "data", "backend", "seed")
+TERMS = ("budget", "data", "backend", "compile", "tensor_parallel", "data_parallel", "seed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -91,6 +92,8 @@ class StudyFolder:
     def _settle_terms(self) -> None:
         """Settings that make runs comparable may change until the first run. Raises UserError for a later change."""
         now, then = json.loads(self.settings.model_dump_json()), json.loads(self.store.study()["settings"])
+        for name in set(TERMS) - then.keys():  # a study made before there was this setting
+            then[name] = Settings.model_fields[name].default
         changed = [name for name in TERMS if now[name] != then[name]]
         if changed and self.store.runs():
             raise UserError(
@@ -112,30 +115,26 @@ def create_study(
     """Makes the folder, its repository and its database, all or nothing. `overrides` maps settings ("data.source")
     to their values. Raises UserError if the study exists or the preset and settings do not fit together."""
     path = _study_path(home, name)
-    if preset not in preset_names():
-        raise UserError(f"there is no preset {preset!r}: choose one of {', '.join(preset_names())}")
+    start = load_preset(preset)
     if path.exists():
         raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
-    menu_text = (PRESETS / preset / "menu.toml").read_text("utf-8")
-    menu = load_menu(menu_text, f"preset {preset}, menu.toml")
-    recipe = parse_recipe((PRESETS / preset / "recipe.toml").read_text("utf-8"), menu, f"preset {preset}, recipe.toml")
-    if "fp8" in machine.precisions and "fp8" in menu.knobs["precision"].choices:
+    recipe = start.recipe
+    if "fp8" in machine.precisions and "fp8" in start.menu.knobs["precision"].choices:
         recipe["precision"] = "fp8"
     home.mkdir(parents=True, exist_ok=True)
     partial = home / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        settings_text = _override((PRESETS / preset / "study.toml").read_text("utf-8"), overrides)
-        (partial / "study.toml").write_text(settings_text, encoding="utf-8")
+        (partial / "study.toml").write_text(_override(start.settings_text, overrides), encoding="utf-8")
         settings = load_settings(partial / "study.toml")
-        if broken := violations(recipe, menu, Limits(budget=settings.whole_budget)):
+        if broken := violations(recipe, start.menu, Limits(budget=settings.whole_budget)):
             raise UserError(f"the preset's recipe does not fit the study's budget: {'; '.join(broken)}")
-        files = {"recipe.toml": render_recipe(recipe), "menu.toml": menu_text}
+        files = {"recipe.toml": render_recipe(recipe), "menu.toml": start.menu_text}
         workspace = Workspace.create(partial / "recipe", files, now())
         store = Store(partial / "study.db", now)
         store.create_study(
-            name, settings.model_dump_json(), _sha256(menu_text), recipe, recipe_key(recipe), workspace.incumbent
+            name, settings.model_dump_json(), _sha256(start.menu_text), recipe, recipe_key(recipe), workspace.incumbent
         )
         store.close()
         (partial / "runs").mkdir()

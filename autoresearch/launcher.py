@@ -22,6 +22,7 @@ from autoresearch.energy import Energy, EnergyMeter
 from trainer.protocol import RunRequest, RunResult
 
 WORKER = (sys.executable, "-m", "trainer.worker")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 # Overrides what a person's shell may say: another thread count changes the order of sums, and so the result.
 CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 # Normally the end of its output tells that a worker has died; not where a child of it still holds the pipe.
@@ -64,13 +65,25 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """One worker process per device on this machine, started at once, kept warm, replaced when it dies."""
+    """One worker per device on this machine, started at once, kept warm, replaced when it dies.
 
-    def __init__(self, devices: Sequence[str], meter: EnergyMeter, log: Path, command: Sequence[str] = WORKER) -> None:
+    processes: of which a worker consists, on as many devices from its own on; more than one are started by torchrun.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        meter: EnergyMeter,
+        log: Path,
+        command: Sequence[str] = WORKER,
+        processes: int = 1,
+    ) -> None:
         self.capacity = len(devices)
         self._events: queue.Queue[_Message] = queue.Queue()
         self._meter = meter
-        self._workers = [_Worker(device, list(command), log, self._events) for device in devices]
+        if processes > 1:
+            command = (*TORCHRUN, str(processes), *command[1:])
+        self._workers = [_Worker(device, processes, list(command), log, self._events) for device in devices]
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free worker; asserts that there is one."""
@@ -80,7 +93,7 @@ class LocalLauncher:
         request = RunRequest(**{**vars(request), "device": worker.device})
         request.write(path.with_name("request.json"))
         worker.start_run(request, time.monotonic() + timeout_seconds)
-        self._meter.start(request.run_id, worker.pid, worker.gpu)
+        self._meter.start(request.run_id, worker.pid, worker.gpus)
 
     def next_event(self, timeout_seconds: float) -> Event | None:
         """The next event, or None after `timeout_seconds` without one."""
@@ -128,7 +141,8 @@ class LocalLauncher:
             result = RunResult.read(request.result_path)
         except (OSError, ValueError):
             result = RunResult(request.run_id, request.seed, "failed", failure=failure, message=message)
-        energy = self._meter.stop(request.run_id, worker.pid, worker.gpu, result.cpu_seconds)
+        cpu_seconds = None if result.cpu_seconds is None else result.cpu_seconds * result.processes
+        energy = self._meter.stop(request.run_id, worker.pid, worker.gpus, cpu_seconds)
         worker.end_run()
         return Finished(request.run_id, result, energy)
 
@@ -136,8 +150,10 @@ class LocalLauncher:
 class _Worker:
     """One worker process and the thread that listens to it; started when needed."""
 
-    def __init__(self, device: str, command: list[str], log: Path, events: queue.Queue[_Message]) -> None:
-        self.device = device
+    def __init__(
+        self, device: str, processes: int, command: list[str], log: Path, events: queue.Queue[_Message]
+    ) -> None:
+        self.device, self.processes = device, processes
         self.request: RunRequest | None = None
         self.deadline = 0.0
         self._command, self._events = command, events
@@ -150,8 +166,9 @@ class _Worker:
         return self._process.pid
 
     @property
-    def gpu(self) -> int | None:
-        return int(self.device.partition(":")[2] or 0) if self.device.startswith("cuda") else None
+    def gpus(self) -> range:
+        first = int(self.device.partition(":")[2] or 0)
+        return range(first, first + self.processes) if self.device.startswith("cuda") else range(0)
 
     @property
     def exit_code(self) -> int | None:
@@ -186,7 +203,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(CPU_ENVIRONMENT if self.gpu is None else nvml.ENVIRONMENT)},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(nvml.ENVIRONMENT if self.gpus else CPU_ENVIRONMENT)},
             start_new_session=True,  # Ctrl-C in the terminal is the runner's to handle
         )
         self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)

@@ -27,11 +27,22 @@ class Machine:
     memory_bytes: int
     precisions: tuple[str, ...]
 
-    def worker_devices(self, device: str, workers: int | None) -> list[str]:
-        """The device of each worker: one per GPU or per core by default; more workers share in turn."""
+    def worker_devices(self, device: str, workers: int | None, processes: int = 1) -> list[str]:
+        """The (first) device of each worker, which takes as many devices as a run has processes.
+
+        As many workers as there are devices for, by default; more of them share in turn. Raises UserError if there
+        are too few GPUs for one.
+        """
         if self.kind == "cpu":
-            return ["cpu"] * (workers or self.devices)
-        pool = [device] if device.startswith("cuda:") else [f"cuda:{i}" for i in range(self.devices)]
+            return ["cpu"] * (workers or max(1, self.devices // processes))
+        first = int(device.partition(":")[2]) if ":" in device else 0
+        last = first + processes if ":" in device else self.devices
+        pool = [f"cuda:{i}" for i in range(first, last - processes + 1, processes)]
+        if not pool or last > self.devices:
+            raise UserError(
+                f"tensor_parallel x data_parallel is {processes}, but device {device!r} leaves "
+                f"{max(0, self.devices - first)} GPUs for it: lower one of them"
+            )
         return [pool[i % len(pool)] for i in range(workers or len(pool))]
 
 

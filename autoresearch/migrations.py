@@ -102,3 +102,18 @@ def m001_trajectory(db: Database) -> None:
     db.execute("CREATE INDEX runs_by_state ON runs(state)")
     db.execute("CREATE INDEX trials_by_state ON trials(state)")
     db.execute("CREATE INDEX trials_by_key ON trials(recipe_key)")
+
+
+@migrations()
+def m002_speed(db: Database) -> None:
+    for column in (
+        "data_seconds REAL",  # of the mean step after the first; NULL: not complete, or made before this was measured
+        "forward_seconds REAL",
+        "backward_seconds REAL",
+        "optimizer_seconds REAL",
+        "first_step_seconds REAL",  # from the request to the end of the first step; NULL likewise
+        "mfu REAL",  # share of peak_flops that the model's own FLOPs took; NULL likewise
+        "peak_flops REAL",  # per second, in the run's precision; NULL likewise
+        "peak_flops_source TEXT",  # datasheet or measured; NULL likewise
+    ):
+        db.execute(f"ALTER TABLE runs ADD COLUMN {column}")

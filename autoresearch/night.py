@@ -45,8 +45,10 @@ class Night:
         if folder.store.control == "pause":
             self.observer.note(f"the study is paused: go on with `autoresearch resume {folder.name}`")
         data_dir = folder.prepare_data()
-        devices = self.machine.worker_devices(settings.device, settings.workers)
-        launcher = LocalLauncher(devices, EnergyMeter(settings.energy), folder.path / "workers.log")
+        processes = settings.tensor_parallel * settings.data_parallel
+        devices = self.machine.worker_devices(settings.device, settings.workers, processes)
+        meter = EnergyMeter(settings.energy)
+        launcher = LocalLauncher(devices, meter, folder.path / "workers.log", processes=processes)
         study = Study(folder, launcher, self.proposer, self.machine, data_dir, self.stop, self.observer)
         try:
             with polite_signals(self._hear):

@@ -226,9 +226,10 @@ class Store:
             for name in (
                 "failure", "message", "failed_step", "val_bpb", "test_bpb", "tokens", "steps", "params",
                 "train_seconds", "eval_seconds", "total_seconds", "cpu_seconds", "tokens_per_second",
-                "peak_memory_bytes", "device",
+                "peak_memory_bytes", "device", "first_step_seconds", "mfu", "peak_flops", "peak_flops_source",
             )
         }  # fmt: skip
+        measured |= {f"{phase}_seconds": seconds for phase, seconds in result.step_seconds.items()}
         with self.db.atomic():
             self.db.execute(
                 f"UPDATE runs SET state = ?, energy_joules = ?, energy_source = ?, curve = ?, versions = ?, "

@@ -118,6 +118,9 @@ class Study:
             data_dir=str(self.data_dir),
             result_path=str(folder / "result.json"),
             backend=self.settings.backend,
+            compile=self.settings.compiles(self.machine.kind),
+            tensor_parallel=self.settings.tensor_parallel,
+            data_parallel=self.settings.data_parallel,
             score_test=run.purpose == "reference",
         )
         self.store.hand_out_run(run)

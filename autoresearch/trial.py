@@ -67,6 +67,12 @@ class Run:
     train_seconds: float | None
     total_seconds: float | None
     tokens_per_second: float | None
+    mfu: float | None
+    peak_flops_source: str | None
+    data_seconds: float | None  # of the mean step, as the next three
+    forward_seconds: float | None
+    backward_seconds: float | None
+    optimizer_seconds: float | None
     peak_memory_bytes: int | None
     energy_joules: float | None
     energy_source: str | None

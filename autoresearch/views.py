@@ -30,6 +30,14 @@ COLUMNS: dict[str, Literal["left", "right"]] = {
 }
 STYLES = {"keep": "bold green", "discard": "default", "blocked": "yellow", "failed": "red", "timed_out": "red"}
 
+RUN_COLUMNS = (
+    "seed", "purpose", "state", "val_bpb", "test_bpb", "tokens/s", "MFU %", "step ms", "train s", "peak MiB", "joules",
+)  # fmt: skip
+STEP_NOTE = (
+    "step ms: data + forward + backward + optimizer. MFU: (6 x weights that multiply + 12 n_layer d_model seq_len) "
+    "x tokens/s / peak FLOP/s"
+)
+
 
 def status(folder: StudyFolder) -> dict[str, Any]:
     """The state of a study: every number a person sees in `status`, in base units."""
@@ -185,16 +193,19 @@ def trial_view(
     for name, value in facts.items():
         table.add_row(name, escape(clean(value, 1000)))
     listing = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("seed", "purpose", "state", "val_bpb", "test_bpb", "tokens/s", "train s", "peak MiB", "joules"):
+    for name in RUN_COLUMNS:
         listing.add_column(name, justify="left" if name in ("purpose", "state") else "right", no_wrap=name != "state")
     for run in runs:
         state = f"{run.state}: {run.failure} {clean(run.message, 80)}" if run.failure else run.state
         listing.add_row(
             str(run.seed), run.purpose, escape(state), _figure(run.val_bpb, ".4f"), _figure(run.test_bpb, ".4f"),
-            _figure(run.tokens_per_second, ",.0f"), _figure(run.train_seconds, ".1f"),
+            _figure(run.tokens_per_second, ",.0f"), _figure(run.mfu and 100 * run.mfu, ".1f"), _step_split(run),
+            _figure(run.train_seconds, ".1f"),
             _figure(run.peak_memory_bytes and run.peak_memory_bytes / 2**20, ",.0f"), _figure(run.energy_joules, ".1f"),
         )  # fmt: skip
     parts: list[RenderableType] = [table, Text(), listing]
+    if sources := sorted({run.peak_flops_source for run in runs if run.peak_flops_source}):
+        parts.append(Text(f"{STEP_NOTE} ({'+'.join(sources)})", style="dim"))
     return Group(*parts, Text("\n" + clean_lines(diff))) if diff else Group(*parts)
 
 
@@ -215,6 +226,11 @@ def _proposer_text(trial: Trial, proposal: dict[str, Any] | None) -> str:
 
 def clean_lines(text: str) -> str:
     return "\n".join(clean(line) for line in text.splitlines())
+
+
+def _step_split(run: Run) -> str:
+    seconds = (run.data_seconds, run.forward_seconds, run.backward_seconds, run.optimizer_seconds)
+    return " + ".join(f"{1000 * phase:.1f}" for phase in seconds if phase is not None) or "-"
 
 
 def _figure(value: float | None, form: str) -> str:

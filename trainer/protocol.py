@@ -26,7 +26,12 @@ class RunRequest:
     result_path: str
     backend: str = "torch"
     device: str = "auto"  # auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
+    score: bool = True  # False: only speed and memory are wanted
     score_test: bool = False  # score the test text too, after the validation text
+    random_tokens: bool = False  # train on one batch of random tokens that is on the device already
+    compile: bool = False  # torch.compile for the model's blocks
+    tensor_parallel: int = 1  # processes that share each matrix; the worker must have been started with as many
+    data_parallel: int = 1  # processes that share each batch
 
     def __post_init__(self) -> None:
         _require(isinstance(self.run_id, str) and self.run_id != "", "run_id", self.run_id, "text, not empty")
@@ -40,7 +45,12 @@ class RunRequest:
         )
         for name in ("data_dir", "result_path", "backend", "device"):
             _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
-        _require(isinstance(self.score_test, bool), "score_test", self.score_test, "true or false")
+        for name in ("score", "score_test", "random_tokens", "compile"):
+            _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
+        for name in ("tensor_parallel", "data_parallel"):
+            _require(
+                _is_whole(getattr(self, name)) and getattr(self, name) > 0, name, getattr(self, name), "1 or above"
+            )
 
     @classmethod
     def read(cls, path: str | Path) -> "RunRequest":
@@ -62,19 +72,25 @@ class RunResult:
     failure: str | None = None  # one of FAILURES; None for a complete run
     message: str = ""  # one line for a person; empty for a complete run
     failed_step: int | None = None  # the step, counted from 1, whose loss went wrong
-    val_bpb: float | None = None  # bits per byte of the validation text; None unless complete
+    val_bpb: float | None = None  # bits per byte of the validation text; None unless complete and scored
     test_bpb: float | None = None
     params: int | None = None  # trained parameters, tied ones once
     steps: int | None = None  # optimizer steps done
     tokens: int | None = None  # tokens trained on
     tokens_per_second: float | None = None  # in training, evaluation left out
+    step_seconds: dict[str, float] = field(default_factory=dict)  # mean step: data, forward, backward, optimizer
+    first_step_seconds: float | None = None  # from the request to the end of the first step, compiling included
+    flops_per_token: int | None = None  # of forward and backward; see trainer.flops
+    peak_flops: float | None = None  # per second, of all devices of the run, in the recipe's precision
+    peak_flops_source: str | None = None  # datasheet or measured
     train_seconds: float | None = None
     eval_seconds: float | None = None
     total_seconds: float | None = None
     cpu_seconds: float | None = None  # processor time of this process, all threads
     peak_memory_bytes: int | None = None  # GPU memory on a GPU, resident memory on a CPU
     curve: list[list[float]] = field(default_factory=list)  # [step, mean training loss in nats per token], ~50 points
-    device: str = ""
+    device: str = ""  # of the first process
+    processes: int = 1  # that did the run; memory and processor time are the first one's
     started_at: str = ""  # ISO 8601, UTC
     finished_at: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -87,7 +103,14 @@ class RunResult:
             self.failure,
             f"one of {', '.join(FAILURES)} if the run failed, else None",
         )
-        _require((self.val_bpb is None) == (self.state == "failed"), "val_bpb", self.val_bpb, "set if complete only")
+        _require(self.val_bpb is None or self.state == "complete", "val_bpb", self.val_bpb, "set if complete only")
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation: flops_per_token * tokens_per_second / peak_flops."""
+        if self.flops_per_token is None or self.tokens_per_second is None or self.peak_flops is None:
+            return None
+        return self.flops_per_token * self.tokens_per_second / self.peak_flops
 
     @classmethod
     def read(cls, path: str | Path) -> "RunResult":

@@ -6,20 +6,24 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import torch
 
-from trainer.backends import Model, backend_named
+from trainer.backends import backend_named
+from trainer.batches import on_device, random_batches
 from trainer.data.dataset import Dataset
+from trainer.flops import flops_per_token, peak_flops
 from trainer.memory import MemoryPeak
 from trainer.metric import bits_per_byte
+from trainer.parallel import Cost, Processes
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe
 from trainer.schedule import Schedule
+from trainer.step_clock import StepClock
 from trainer.training import Losses, train
 
 # What memory running out looks like when it is not torch.OutOfMemoryError or MemoryError.
@@ -36,13 +40,16 @@ def execute(request: RunRequest, report: Report) -> RunResult:
     started_at, started, cpu_started = _now(), time.perf_counter(), time.process_time()
     facts: dict[str, Any] = {}
     try:
-        outcome = _train_and_score(request, report, facts)
+        outcome = _train_and_score(request, report, facts, started)
     except Exception as error:
         # The user's slip needs its one line; anything else needs the place as well.
         traceback.print_exc(file=sys.stderr)
         outcome = _failure(error)
     # The failed run's tensors hang on its traceback, which is gone only here.
     _release_memory()
+    if outcome["state"] == "complete":
+        of_one, source = peak_flops(torch.device(facts["device"]), request.recipe["precision"])
+        facts |= {"peak_flops": of_one * facts["processes"], "peak_flops_source": source}
     return RunResult(
         run_id=request.run_id,
         seed=request.seed,
@@ -56,18 +63,19 @@ def execute(request: RunRequest, report: Report) -> RunResult:
     )
 
 
-def _train_and_score(request: RunRequest, report: Report, facts: dict[str, Any]) -> dict[str, Any]:
+def _train_and_score(request: RunRequest, report: Report, facts: dict[str, Any], started: float) -> dict[str, Any]:
     """The outcome; what is known of the run by the way goes into `facts`, so that it outlives a failure."""
     recipe = Recipe.from_mapping(request.recipe)
-    device = device_named(request.device)
+    processes = Processes.of_run(request.tensor_parallel, request.data_parallel)
+    facts["processes"] = processes.size
+    device = processes.device(device_named(request.device))
     facts["device"] = str(device)
-    _make_repeatable(device, request.seed)
+    _make_repeatable(device, request.seed + processes.data_rank)
     dataset = Dataset.open(request.data_dir)
-    tokens_per_step = recipe.batch_size * recipe.seq_len
-    batches = dataset.windows(request.seed, recipe.batch_size, recipe.seq_len)
-    schedule = Schedule.of(request.budget, recipe.lr, recipe.lr_warmup, tokens_per_step)
+    schedule = Schedule.of(request.budget, recipe)
+    batches = _batches(request, recipe, dataset, device, processes)
 
-    losses = Losses()
+    losses, clock = Losses(), StepClock(device)
     peak = MemoryPeak(device)
 
     def watch(phase: str, step: int, steps: int, loss: float) -> None:
@@ -75,37 +83,58 @@ def _train_and_score(request: RunRequest, report: Report, facts: dict[str, Any])
         report(phase, step, steps, loss)
 
     try:
-        model = backend_named(request.backend).build(recipe, dataset.manifest.vocab_size, device, request.seed)
-        facts["params"] = sum(parameter.numel() for parameter in model.parameters())
-        seconds = train(model, recipe, schedule, batches, device, losses, partial(watch, "train"))
-        steps = len(losses.values)
-        facts |= {"train_seconds": seconds, "tokens_per_second": steps * tokens_per_step / seconds}
+        backend = backend_named(request.backend)
+        model = backend.build(recipe, dataset.manifest.vocab_size, device, request.seed, processes)
+        if request.compile:
+            model.compile_blocks()
+        facts["params"] = processes.count(list(model.parameters()))
+        facts["flops_per_token"] = flops_per_token(model, recipe)
+        ready = time.perf_counter()
+        spent = train(model, recipe, schedule, batches, device, losses, clock, partial(watch, "train"), processes)
+        facts |= {
+            "first_step_seconds": ready - started + spent.first_step_seconds,
+            "train_seconds": spent.seconds,
+            "tokens_per_second": spent.steps_per_second * recipe.tokens_per_step,
+        }
         if (step := losses.diverged_at) is not None:
             change = f"{losses.values[0]:.4g} nats at first, {losses.values[step - 1]:.4g} then"
             return _diverged(step, f"diverged at step {step}: training loss {change}")
 
         eval_started = time.perf_counter()
-        splits = ("val", "test") if request.score_test else ("val",)
-        scores = {f"{split}_bpb": _score(model, dataset, split, recipe, device, losses, watch) for split in splits}
+        splits = ("val", "test") if request.score_test else ("val",) if request.score else ()
+        model.train(False)
+        nats_of = processes.scoring(model)
+        scores = {f"{split}_bpb": _score(nats_of, dataset, split, recipe, device, losses, watch) for split in splits}
         facts["eval_seconds"] = time.perf_counter() - eval_started
         if not all(map(math.isfinite, scores.values())):
-            return _diverged(steps, f"diverged by step {steps}: the trained model's scores are not finite")
+            message = f"diverged by step {spent.steps}: the trained model's scores are not finite"
+            return _diverged(spent.steps, message)
         return {"state": "complete", **scores}
     finally:
         facts |= {
             "steps": len(losses.values),
-            "tokens": len(losses.values) * tokens_per_step,
+            "tokens": len(losses.values) * recipe.tokens_per_step,
+            "step_seconds": clock.step_seconds,
             "curve": losses.curve(),
             "peak_memory_bytes": peak.bytes(),
         }
 
 
+def _batches(
+    request: RunRequest, recipe: Recipe, dataset: Dataset, device: torch.device, processes: Processes
+) -> Iterator[torch.Tensor]:
+    if request.random_tokens:
+        batches = random_batches(recipe, dataset.manifest.vocab_size, device, request.seed)
+        return processes.rows(batches, recipe.batch_size)
+    windows = dataset.windows(request.seed, recipe.batch_size, recipe.seq_len)
+    return on_device(processes.rows(windows, recipe.batch_size), device)
+
+
 def _score(
-    model: Model, dataset: Dataset, split: str, recipe: Recipe, device: torch.device, losses: Losses, report: Report
+    nats_of: Cost, dataset: Dataset, split: str, recipe: Recipe, device: torch.device, losses: Losses, report: Report
 ) -> float:
-    model.train(False)
     return bits_per_byte(
-        model,
+        nats_of,
         getattr(dataset, split),
         dataset.manifest.splits[split].bytes,
         dataset.manifest.endoftext,

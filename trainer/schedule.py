@@ -3,35 +3,41 @@
 import math
 from dataclasses import dataclass
 
-FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
+from trainer.recipe import Recipe
+
+WSD_DECAY_SHARE = 0.2  # of the time after warmup, spent going down (MiniCPM 2024 decays for a tenth, others a fifth)
 
 
 @dataclass
 class Schedule:
-    """Linear warmup over `warmup_steps`, then a cosine to a tenth of the peak at the end of the budget.
+    """Linear warmup, then the recipe's way down to its final fraction of the peak at the end of the budget.
 
-    total_steps is None for a budget in seconds: the cosine then follows the clock.
+    cosine: half a wave. linear: a straight line. wsd: stays at the peak, then a straight line at the end.
+    total_steps is None for a budget in seconds: the way down then follows the clock.
     """
 
+    kind: str
     peak: float
+    final_fraction: float
     warmup_steps: int
     total_steps: int | None
     total_seconds: float | None
     _warmup_spent: float = 0.0  # share of the budget that was gone when the warmup ended
 
     @classmethod
-    def of(cls, budget: dict[str, float], peak: float, warmup_steps: int, tokens_per_step: int) -> "Schedule":
+    def of(cls, budget: dict[str, float], recipe: Recipe) -> "Schedule":
         """Raises ValueError for a budget that does not pay for one step."""
         ((unit, amount),) = budget.items()
+        shape = (recipe.schedule, recipe.lr, recipe.final_lr_fraction, recipe.lr_warmup)
         if unit == "seconds":
-            return cls(peak, warmup_steps, None, amount)
-        steps = int(amount) // tokens_per_step if unit == "tokens" else int(amount)
+            return cls(*shape, None, amount)
+        steps = int(amount) // recipe.tokens_per_step if unit == "tokens" else int(amount)
         if steps < 1:
             raise ValueError(
-                f"budget of {amount} tokens does not pay for one step of {tokens_per_step} tokens "
-                "(batch_size times seq_len); raise the budget or lower one of them"
+                f"budget of {amount} tokens does not pay for one step of {recipe.tokens_per_step} tokens "
+                "(batch_size times seq_len times grad_accumulation); raise the budget or lower one of them"
             )
-        return cls(peak, warmup_steps, steps, None)
+        return cls(*shape, steps, None)
 
     def spent(self, steps_done: int, seconds: float) -> float:
         """Share of the budget that is gone; the run is over at 1."""
@@ -53,4 +59,12 @@ class Schedule:
         if steps_done < self.warmup_steps:
             return self.peak * (steps_done + 1) / self.warmup_steps
         progress = min(1.0, (spent - self._warmup_spent) / max(1e-9, 1.0 - self._warmup_spent))
-        return self.peak * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * progress)))
+        return self.peak * (self.final_fraction + (1 - self.final_fraction) * self._height(progress))
+
+    def _height(self, progress: float) -> float:
+        """From 1 at the peak to 0 at the end."""
+        if self.kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        if self.kind == "linear":
+            return 1 - progress
+        return min(1.0, (1 - progress) / WSD_DECAY_SHARE)

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from trainer.backends import Model
+from trainer.optimizer import AveragedWeights, Optimizer
+from trainer.parallel import ALONE, Cost, Processes, of_first
 from trainer.recipe import Recipe
 from trainer.schedule import Schedule
+from trainer.step_clock import StepClock
 
 CURVE_POINTS = 50
 
@@ -25,6 +27,22 @@ STEPS_BEFORE_JUDGING = 5
 STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 8}
 
 Report = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The time that training took."""
+
+    seconds: float
+    first_step_seconds: float  # it loads, compiles and allocates what later steps find ready
+    steps: int
+
+    @property
+    def steps_per_second(self) -> float:
+        """Without the first step, unless there was no other."""
+        if self.steps == 1:
+            return 1 / self.seconds
+        return (self.steps - 1) / (self.seconds - self.first_step_seconds)
 
 
 @dataclass
@@ -57,25 +75,31 @@ def train(
     model: Model,
     recipe: Recipe,
     schedule: Schedule,
-    batches: Iterator[npt.NDArray[np.int64]],
+    batches: Iterator[Tensor],
     device: torch.device,
     losses: Losses,
+    clock: StepClock,
     report: Report,
-) -> float:
-    """Trains until the budget is spent or the loss diverges, filling `losses`; returns the seconds it took.
+    processes: Processes = ALONE,
+) -> Spent:
+    """Trains until the budget is spent or the loss diverges, filling `losses` and `clock`.
 
-    batches: int64 [batch_size, seq_len + 1]. report: called with steps done, steps in all, latest loss.
+    The model is left as it should be scored: with its averaged weights where the recipe asks for them.
+    batches: int64 [batch_size, seq_len + 1] on the device. report: called with steps done, steps in all, latest loss.
     """
-    optimizer = _optimizer(model, recipe)
+    optimizer = Optimizer(model, recipe)
+    cost_of = processes.averaging(model)
     parameters = list(model.parameters())
+    average = AveragedWeights(parameters, recipe.ema_decay) if recipe.ema_decay else None
     between_readings = 1 if schedule.total_seconds is not None else STEPS_BETWEEN_READINGS[device.type]
-    unread: list[torch.Tensor] = []
+    unread: list[Tensor] = []
     model.train()
 
     def read_losses() -> None:
-        for loss in torch.stack(unread).tolist():
+        for loss in processes.mean(torch.stack(unread)).tolist():  # on a GPU, this waits for all that was asked of it
             losses.add(loss)
         unread.clear()
+        clock.read()
         report(len(losses.values), schedule.expected_steps(len(losses.values), seconds()), losses.values[-1])
 
     started = time.perf_counter()
@@ -83,31 +107,42 @@ def train(
     def seconds() -> float:
         return time.perf_counter() - started
 
-    steps = 0
-    while (spent := schedule.spent(steps, seconds())) < 1 and losses.diverged_at is None:
-        lr = schedule.lr(steps, spent)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        batch = torch.from_numpy(next(batches)).to(device)
-        loss = model(batch[:, :-1], batch[:, 1:]).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
+    steps, first_step_seconds = 0, 0.0
+    while (spent := schedule.spent(steps, _shared_seconds(seconds(), schedule))) < 1 and losses.diverged_at is None:
+        unread.append(_gradients(cost_of, recipe, batches, clock))
+        processes.clip_gradients(parameters, recipe.grad_clip)
+        optimizer.step(schedule.lr(steps, spent))
+        if average is not None:
+            average.update()
+        clock.phase_ended("optimizer")
+        clock.step_ended()
         steps += 1
-        unread.append(loss.detach())
-        if len(unread) == between_readings:
+        if steps == 1 or len(unread) == between_readings:
             read_losses()
+        if steps == 1:
+            first_step_seconds = seconds()
     if unread:
         read_losses()
-    return seconds()
+    total_seconds = seconds()
+    if average is not None:
+        average.copy_to_model()
+    return Spent(total_seconds, first_step_seconds, steps)
 
 
-def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), fused=True)
+def _shared_seconds(seconds: float, schedule: Schedule) -> float:
+    """Where the clock decides when to end, all processes go by the first one's."""
+    return seconds if schedule.total_seconds is None else of_first(seconds)
+
+
+def _gradients(cost_of: Cost, recipe: Recipe, batches: Iterator[Tensor], clock: StepClock) -> Tensor:
+    """Leaves the gradients of one step's passes in the parameters; returns the mean cost, a scalar still on its way."""
+    costs = []
+    for _ in range(recipe.grad_accumulation):
+        batch = next(batches)
+        clock.phase_ended("data")
+        cost = cost_of(batch[:, :-1], batch[:, 1:]).mean() / recipe.grad_accumulation
+        clock.phase_ended("forward")
+        cost.backward()
+        clock.phase_ended("backward")
+        costs.append(cost.detach())
+    return torch.stack(costs).sum()

@@ -11,11 +11,14 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import IO, Any
 
 from trainer.protocol import RunRequest
 
 SECONDS_BETWEEN_PROGRESS = 0.5
+SECONDS_BETWEEN_LOOKS = 0.5  # at whether torchrun is still there
+SECONDS_FOR_THE_FIRST = 2.0  # to write its result, when another process has failed
 
 # Read by torch's thread pools and by CUDA when they load. Several spinning threads beside another busy process cost
 # a trainer nearly all its speed, and a second thread changes the order of sums; as many workers as cores are faster.
@@ -25,36 +28,46 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "MKL_DYNAMIC": "FALSE",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # Compiled code outlives the worker and the night: torch keys it by content, so that only a new shape is compiled.
+    "TORCHINDUCTOR_CACHE_DIR": str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "autoresearch"),
 }
 
 
 def main() -> None:
-    """Serves until stdin closes."""
+    """Serves until stdin closes. Of the processes that torchrun starts, the first speaks for all."""
     # Ctrl-C in a terminal reaches the whole group; whether a run ends for it is the launcher's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     requests, events = _take_pipes()
 
+    from trainer import parallel
+
+    tell = Teller(events if parallel.world_rank() == 0 else None)
     paths: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_until_parent_is_gone, args=(requests, paths), daemon=True).start()
+    if parallel.world_rank() == 0:
+        threading.Thread(target=_read_until_parent_is_gone, args=(requests, paths), daemon=True).start()
+    if parallel.world_size() > 1:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
     import trainer.run  # noqa: F401  loads torch: after the environment is set, before the launcher hears "ready"
 
-    tell = Teller(events)
+    parallel.join()
     tell("ready", pid=os.getpid())
     while True:
-        _serve(paths.get(), tell)
+        _serve(parallel.of_first(paths.get() if parallel.world_rank() == 0 else ""), tell)
 
 
 class Teller:
-    """Writes events, one JSON object a line."""
+    """Writes events, one JSON object a line; None: to nobody."""
 
-    def __init__(self, events: IO[str]) -> None:
+    def __init__(self, events: IO[str] | None) -> None:
         self._events = events
         self._next_progress = 0.0
 
     def __call__(self, event: str, **facts: Any) -> None:
+        if self._events is None:
+            return
         try:
             self._events.write(json.dumps({"event": event, **facts}, allow_nan=False) + "\n")
             self._events.flush()
@@ -72,6 +85,7 @@ class Teller:
 
 
 def _serve(path: str, tell: Teller) -> None:
+    from trainer import parallel
     from trainer.run import execute, is_usable
 
     try:
@@ -81,15 +95,20 @@ def _serve(path: str, tell: Teller) -> None:
         return
     tell("start", run_id=request.run_id)
     result = execute(request, lambda *facts: tell.progress(request.run_id, *facts))
-    try:
-        result.write(request.result_path)
-    except OSError as error:
-        tell("refused", path=path, message=f"{request.result_path}: the result cannot be written: {error}")
-        return
+    if parallel.world_rank() == 0:
+        try:
+            result.write(request.result_path)
+        except OSError as error:
+            tell("refused", path=path, message=f"{request.result_path}: the result cannot be written: {error}")
+            return
     tell("done", run_id=request.run_id, state=result.state, val_bpb=result.val_bpb)
     if result.failure is not None and not is_usable(result.device):
         print("trainer.worker: the last run broke the GPU's context; start another worker", file=sys.stderr)
         os._exit(1)  # not sys.exit, which would wait for the thread that reads stdin
+    if result.failure in ("error", "out_of_memory") and parallel.world_size() > 1:
+        # The others may have got further and wait for this one for ever. The first one's own result comes first.
+        time.sleep(0 if parallel.world_rank() == 0 else SECONDS_FOR_THE_FIRST)
+        os._exit(1)
 
 
 def _take_pipes() -> tuple[IO[str], IO[str]]:
@@ -108,6 +127,13 @@ def _read_until_parent_is_gone(requests: IO[str], paths: "queue.SimpleQueue[str]
         if line.strip():
             paths.put(line.strip())
     os._exit(0)  # at once, in the middle of a step too: a run that nobody waits for must not hold the machine
+
+
+def _end_with(parent: int) -> None:
+    """torchrun gives each process a session of its own, so that killing torchrun's does not reach it."""
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(0)
 
 
 if __name__ == "__main__":

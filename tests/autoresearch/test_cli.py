@@ -81,7 +81,7 @@ def test_init_takes_data_from_a_relative_path(
     [
         (["status", "nobody"], "there is no study 'nobody'"),
         (["run", "../../etc"], "is no name for a study"),
-        (["init", "mine", "--preset", "gpt-5"], "choose one of cpu-nano, gpt-354m"),
+        (["init", "mine", "--preset", "gpt-5"], "choose one of cpu-nano, cpu-nano-wide, gpt-354m"),
         (["init", "mine", "--data", "no/such/folder"], "there is no such file or folder"),
         (["init", "mine", "--proposer", "oracle"], "proposer.name"),
         (["show", "one", "99"], "study one has no trial 99: its last is 3"),

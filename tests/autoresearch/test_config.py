@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from autoresearch.config import PRESETS, DecisionRule, Settings, load_settings, parse_clock, preset_names
+from autoresearch.config import PRESETS, DecisionRule, Settings, load_settings, parse_clock
 from autoresearch.errors import UserError
+from autoresearch.preset import load_preset, preset_names
 
 NANO = (PRESETS / "cpu-nano" / "study.toml").read_text("utf-8")
 
@@ -157,25 +158,25 @@ OF_ITS_OWN = {
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_says_what_holds_without_it_except_for_its_size(name: str) -> None:
     # A person who deletes a line from study.toml must not get another study by it.
-    settings = load_settings(PRESETS / name / "study.toml")
+    settings = load_preset(name).settings
     assert settings.preset == name
     said, default = flat(settings.model_dump()), flat(Settings(preset=name, budget=settings.whole_budget).model_dump())
-    assert {key for key in said if said[key] != default[key]} == OF_ITS_OWN[name]
+    assert {key for key in said if said[key] != default[key]} == OF_ITS_OWN[name.removesuffix("-wide")]
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_line_that_a_preset_has_commented_out_works(name: str, file: Path) -> None:
-    text = (PRESETS / name / "study.toml").read_text("utf-8")
+    text = load_preset(name).settings_text
     told, count = re.subn(r"(?m)^# (\w+ = )", r"\1", text)
     assert count >= 8
     file.write_text(told)
-    before, after = (flat(load_settings(path).model_dump()) for path in (PRESETS / name / "study.toml", file))
+    before, after = (flat(settings.model_dump()) for settings in (load_preset(name).settings, load_settings(file)))
     assert sum(before[key] != after[key] for key in after) == count
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_names_every_setting_there_is(name: str) -> None:
-    text = (PRESETS / name / "study.toml").read_text("utf-8")
+    text = load_preset(name).settings_text
     settings = Settings(preset=name, budget={"steps": 1}).model_dump()
     keys = {key.rpartition(".")[2] for key in flat({key: value for key, value in settings.items() if key != "budget"})}
     assert {key for key in keys if not re.search(rf"(?m)^(# )?{key} = ", text)} == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -131,7 +132,7 @@ def test_a_usual_name_is_a_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_a_preset_that_is_none_names_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no preset 'gpt-5': choose one of cpu-nano, gpt-354m"):
+    with pytest.raises(UserError, match="no preset 'gpt-5': choose one of cpu-nano, cpu-nano-wide, gpt-354m"):
         create_study(tmp_path, "one", "gpt-5", MACHINE, {})
 
 
@@ -238,7 +239,7 @@ def test_a_bad_menu_in_a_preset_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     def broken(*arguments: object) -> None:
         raise RailsError("menu.toml: knob lr has an empty range")
 
-    monkeypatch.setattr(folder_module, "load_menu", broken)
+    monkeypatch.setattr(folder_module, "load_preset", broken)
     with pytest.raises(RailsError):
         make_study(tmp_path / "home")
     assert list(tmp_path.iterdir()) == []
@@ -356,6 +357,8 @@ def test_before_the_first_run_another_text_is_prepared_anew(small: StudyFolder) 
         ("tokens = 200_000", "steps = 60", "budget"),
         ("vocab_size = 300", "vocab_size = 310", "data"),
         ("seed = 0", "seed = 1", "seed"),
+        ('compile = "auto"', "compile = true", "compile"),
+        ('backend = "torch"', 'backend = "megatron"', "backend"),
     ],
 )
 def test_after_the_first_run_what_numbers_depend_on_is_fixed(
@@ -370,6 +373,16 @@ def test_after_the_first_run_other_settings_may_change(small: StudyFolder) -> No
     small.store.queue_runs([(0, 0, "reference")])
     changed = edit(small, "price_per_kwh = 0.30", "price_per_kwh = 0.40")
     assert changed.prepare_data() == small.prepare_data()
+
+
+def test_a_study_made_before_there_was_a_setting_had_its_default(small: StudyFolder) -> None:
+    made_with = json.loads(small.store.study()["settings"])
+    del made_with["compile"], made_with["data_parallel"]
+    small.store.settle(json.dumps(made_with), forget_data=False)
+    small.store.queue_runs([(0, 0, "reference")])
+    assert small.prepare_data()
+    with pytest.raises(UserError, match=r"data_parallel was 1 when"):
+        edit(small, "data_parallel = 1", "data_parallel = 2").prepare_data()
 
 
 def test_a_text_that_has_changed_and_is_no_longer_prepared_is_refused(small: StudyFolder) -> None:

@@ -9,6 +9,7 @@ from worker_process import RECIPE, Worker, write_texts
 
 from trainer.data import Dataset, prepare
 from trainer.protocol import RunRequest
+from trainer.recipe import Recipe
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +55,7 @@ def request_for(tmp_path: Path, data_dir: Path) -> Callable[..., RunRequest]:
 
     def build(**changes: Any) -> RunRequest:
         made.append(f"run-{len(made)}")
-        knobs = {name: changes.pop(name) for name in list(changes) if name in RECIPE}
+        knobs = {name: changes.pop(name) for name in list(changes) if name in Recipe.__dataclass_fields__}
         fields: dict[str, Any] = {
             "run_id": made[-1],
             "recipe": RECIPE | knobs,

@@ -10,7 +10,7 @@ from worker_process import RECIPE
 
 from trainer.backends import attention, backend_named, precisions
 from trainer.backends.float8 import Float8Linear
-from trainer.backends.head import cost_in_nats
+from trainer.backends.head import nats_of_logits
 from trainer.backends.torch_gpt import GPT, TorchBackend
 from trainer.recipe import Recipe
 from trainer.schedule import Schedule
@@ -59,31 +59,50 @@ def test_no_position_sees_what_comes_after_it() -> None:
     assert not torch.equal(before[:, 20:], after[:, 20:])
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("length", [1, 100, 128, 129, 300])
-def test_attention_in_blocks_is_scaled_dot_product_attention(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_in_blocks_is_scaled_dot_product_attention(
+    length: int, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    packed = torch.randn(2, length, 3 * 32, generator=generator, requires_grad=True)
-    upstream = torch.randn(2, length, 32, generator=generator)
-    plain = attention.causal_attention(packed, n_head=4)
-    (plain_gradient,) = torch.autograd.grad(plain, packed, upstream)
+    query = torch.randn(2, 4, length, 8, generator=generator, requires_grad=True)
+    key, value = (torch.randn(2, kv_heads, length, 8, generator=generator, requires_grad=True) for _ in range(2))
+    upstream = torch.randn(2, 4, length, 8, generator=generator)
+    plain = attention.attend(query, key, value)
+    plain_gradients = torch.autograd.grad(plain, (query, key, value), upstream)
     monkeypatch.setattr(attention, "LONGEST_PLAIN", 0)
-    fused = attention.causal_attention(packed, n_head=4)
-    (fused_gradient,) = torch.autograd.grad(fused, packed, upstream)
+    fused = attention.attend(query, key, value)
+    fused_gradients = torch.autograd.grad(fused, (query, key, value), upstream)
     torch.testing.assert_close(plain, fused)
-    torch.testing.assert_close(plain_gradient, fused_gradient)
+    torch.testing.assert_close(plain_gradients, fused_gradients)
 
 
+def test_a_rotated_product_depends_on_the_distance_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 1, 1, 8, generator=generator).expand(1, 1, 20, 8) for _ in range(2))
+    angles = attention.rotary_angles(20, 8, CPU)
+    products = attention.rotate(query, angles) @ attention.rotate(key, angles).mT
+    for distance in (0, 3, 11):
+        same = products[0, 0].diagonal(-distance)
+        torch.testing.assert_close(same, same[:1].expand_as(same))
+    assert not products[0, 0, 3, 0].isclose(products[0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(("softcap", "z_loss"), [(0.0, 0.0), (5.0, 0.0), (0.0, 0.01), (5.0, 0.01)])
 @pytest.mark.parametrize("tokens", [1, 1023, 2049])
-def test_the_head_in_parts_is_cross_entropy(tokens: int) -> None:
+def test_the_cost_in_parts_is_cross_entropy(tokens: int, softcap: float, z_loss: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(tokens, 16, generator=generator, requires_grad=True)
     weight = torch.randn(512, 16, generator=generator, requires_grad=True)
     targets = torch.randint(0, 512, (tokens,), generator=generator)
     upstream = torch.rand(tokens, generator=generator)
 
-    expected = F.cross_entropy(x @ weight.t(), targets, reduction="none")
+    logits = F.linear(x, weight)
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    expected = F.cross_entropy(logits, targets, reduction="none") + z_loss * logits.logsumexp(-1).square()
     expected_gradients = torch.autograd.grad(expected, (x, weight), upstream)
-    nats = cost_in_nats(x, weight, targets)
+    nats = nats_of_logits(F.linear(x, weight), targets, softcap, z_loss)
     gradients = torch.autograd.grad(nats, (x, weight), upstream)
 
     torch.testing.assert_close(nats, expected)
@@ -134,8 +153,12 @@ def test_an_unknown_backend_is_named() -> None:
         backend_named("jax")
 
 
+def schedule_of(budget: dict[str, float], **changes: Any) -> Schedule:
+    return Schedule.of(budget, Recipe(**(RECIPE | {"lr": 1.0, "lr_warmup": 10} | changes)))
+
+
 def test_the_learning_rate_warms_up_and_ends_at_a_tenth() -> None:
-    schedule = Schedule.of({"steps": 100}, peak=1.0, warmup_steps=10, tokens_per_step=8)
+    schedule = schedule_of({"steps": 100})
     rates = [schedule.lr(step, schedule.spent(step, seconds=0.0)) for step in range(100)]
     assert rates[:11] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0])
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -143,8 +166,23 @@ def test_the_learning_rate_warms_up_and_ends_at_a_tenth() -> None:
     assert rates[99] == pytest.approx(0.1, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("cosine", [1.0, 0.88, 0.6, 0.32, 0.2]),
+        ("linear", [1.0, 0.8, 0.6, 0.4, 0.2]),
+        ("wsd", [1.0, 1.0, 1.0, 1.0, 0.2]),
+    ],
+)
+def test_each_schedule_goes_down_its_own_way_to_its_final_fraction(kind: str, expected: list[float]) -> None:
+    schedule = schedule_of({"steps": 1000}, schedule=kind, final_lr_fraction=0.2, lr_warmup=0)
+    rates = [schedule.lr(step, step / 1000) for step in (0, 250, 500, 750, 1000)]
+    assert rates == pytest.approx(expected, abs=0.01)
+    assert schedule.lr(900, 0.9) == pytest.approx({"cosine": 0.22, "linear": 0.28, "wsd": 0.6}[kind], abs=0.01)
+
+
 def test_a_budget_in_seconds_follows_the_clock() -> None:
-    schedule = Schedule.of({"seconds": 10.0}, peak=1.0, warmup_steps=0, tokens_per_step=8)
+    schedule = schedule_of({"seconds": 10.0}, lr_warmup=0)
     assert schedule.lr(0, schedule.spent(0, seconds=0.0)) == 1.0
     assert schedule.lr(7, schedule.spent(7, seconds=5.0)) == pytest.approx(0.55)
     assert schedule.spent(7, seconds=10.0) == 1.0

@@ -25,7 +25,8 @@ REQUEST: dict[str, Any] = {
 
 
 def test_a_recipe_keeps_its_knobs() -> None:
-    assert asdict(Recipe.from_mapping(RECIPE)) == RECIPE
+    knobs = asdict(Recipe.from_mapping(RECIPE))
+    assert {name: knobs[name] for name in RECIPE} == RECIPE
 
 
 def test_a_whole_number_is_a_number() -> None:
@@ -128,7 +129,6 @@ def test_a_request_that_means_nothing_is_refused(changes: dict[str, Any]) -> Non
         {"state": "failed", "failure": None, "val_bpb": None},
         {"state": "failed", "failure": "tired", "val_bpb": None},
         {"state": "failed", "failure": "error"},
-        {"val_bpb": None},
         {"failure": "error"},
     ],
 )

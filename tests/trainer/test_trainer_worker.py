@@ -64,9 +64,69 @@ def test_a_result_accounts_for_the_run(warm_worker: Worker, request_for: Request
     assert result.curve[0][1] == pytest.approx(math.log(512), rel=0.05)
     assert result.train_seconds and result.eval_seconds and result.total_seconds and result.cpu_seconds
     assert result.total_seconds > result.train_seconds + result.eval_seconds
-    assert result.tokens_per_second == pytest.approx(result.tokens / result.train_seconds)
+    assert result.first_step_seconds and result.first_step_seconds < result.total_seconds
     assert result.started_at < result.finished_at
     assert result.versions.keys() == {"torch", "python"}
+
+
+def test_a_result_says_where_a_step_went_and_how_well_the_device_was_used(
+    warm_worker: Worker, request_for: RequestFor
+) -> None:
+    result = warm_worker.run(request_for(budget={"steps": 50}))
+    assert list(result.step_seconds) == ["data", "forward", "backward", "optimizer"]
+    assert all(seconds > 0 for seconds in result.step_seconds.values())
+    assert result.tokens_per_second and result.tokens_per_second <= 4 * 32 / sum(result.step_seconds.values())
+    weights = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 512 * 32
+    assert result.flops_per_token == 6 * weights + 12 * 2 * 32 * 32
+    assert result.peak_flops and result.peak_flops_source == "measured"
+    assert result.mfu == pytest.approx(result.flops_per_token * result.tokens_per_second / result.peak_flops)
+
+
+def test_a_run_for_speed_alone_scores_nothing(warm_worker: Worker, request_for: RequestFor) -> None:
+    result = warm_worker.run(request_for(score=False, random_tokens=True))
+    assert (result.state, result.val_bpb, result.test_bpb) == ("complete", None, None)
+    assert result.tokens_per_second and result.curve[-1][1] < result.curve[0][1]  # one batch, so it learns it
+
+
+def test_passes_gathered_into_a_step_train_as_one_large_batch(warm_worker: Worker, request_for: RequestFor) -> None:
+    whole = warm_worker.run(request_for(batch_size=4))
+    parts = warm_worker.run(request_for(batch_size=1, grad_accumulation=4))
+    assert (parts.tokens, parts.steps) == (whole.tokens, whole.steps)
+    assert parts.val_bpb == pytest.approx(whole.val_bpb, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"norm": "rmsnorm"},
+        {"activation": "relu2"},
+        {"activation": "swiglu"},
+        {"position": "rope"},
+        {"n_kv_head": 1},
+        {"qk_norm": True},
+        {"tied_embeddings": False},
+        {"optimizer": "muon"},
+        {"schedule": "linear"},
+        {"schedule": "wsd"},
+        {"final_lr_fraction": 0.5},
+        {"init_std": 0.05},
+        {"dropout": 0.1},
+        {"logit_softcap": 5.0},
+        {"z_loss": 0.01},
+        {"embedding_lr_multiplier": 4.0},
+        {"ema_decay": 0.9},
+    ],
+)
+def test_each_knob_of_the_wider_menu_trains_and_changes_the_number(
+    warm_worker: Worker, request_for: RequestFor, knobs: dict[str, Any]
+) -> None:
+    budget = {"steps": 60}
+    guess = warm_worker.run(request_for(budget={"steps": 1}))
+    plain, changed, again = (warm_worker.run(request_for(budget=budget, **knobs)) for knobs in ({}, knobs, knobs))
+    assert changed.state == "complete" and changed.val_bpb is not None and guess.val_bpb is not None
+    assert changed.val_bpb < 0.97 * guess.val_bpb
+    assert changed.val_bpb != plain.val_bpb
+    assert changed.val_bpb == again.val_bpb
 
 
 def test_a_budget_in_seconds_ends_on_time(warm_worker: Worker, request_for: RequestFor) -> None:

@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ RECIPE: dict[str, Any] = {
 }
 LIBRARY_FILES = ("argparse.py", "ast.py", "decimal.py", "difflib.py", "doctest.py", "inspect.py", "textwrap.py")
 SECONDS_TO_ANSWER = 60
+WORKER = (sys.executable, "-m", "trainer.worker")
 
 
 def write_texts(folder: Path) -> Path:
@@ -43,7 +45,7 @@ def write_texts(folder: Path) -> Path:
 class Worker:
     """A worker process, spoken to as a launcher does."""
 
-    def __init__(self, folder: Path, memory_limit_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, memory_limit_bytes: int | None = None, command: Sequence[str] = WORKER) -> None:
         self._unread = b""
 
         def limit_memory() -> None:
@@ -52,7 +54,7 @@ class Worker:
 
         with (folder / "worker.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "trainer.worker"],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

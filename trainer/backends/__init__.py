@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from trainer.parallel import ALONE, Processes
 from trainer.recipe import Recipe
 
 
@@ -13,7 +14,19 @@ class Model(Protocol):
     """A language model under training. nn.Module has all but the call's signature."""
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The cost of each target in nats, float32 [rows, length]; inputs and targets are int64 of that shape."""
+        """The cost of each target in nats, float32 [rows, length]; inputs and targets are int64 of that shape.
+
+        In training it includes what the recipe adds to the cost (z_loss).
+        """
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Every parameter once: the blocks' `matrices`, `embeddings`, untied `head`, and `vectors`."""
+
+    def matmul_weights(self) -> int:
+        """How many weights multiply each token: the blocks' matrices and the output layer."""
+
+    def compile_blocks(self) -> None:
+        """Turns torch.compile on for the blocks. Raises ValueError where the backend has no use for it."""
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -23,10 +36,12 @@ class Model(Protocol):
 class Backend(Protocol):
     """One way to build the model of a recipe."""
 
-    def build(self, recipe: Recipe, vocab_size: int, device: torch.device, seed: int) -> Model:
+    def build(
+        self, recipe: Recipe, vocab_size: int, device: torch.device, seed: int, processes: Processes = ALONE
+    ) -> Model:
         """A freshly initialised model on the device: the same weights for the same arguments, whatever ran before.
 
-        Raises ValueError, saying why, for a recipe that this backend or device cannot train.
+        Raises ValueError, saying why, for a recipe that this backend, device or number of processes cannot train.
         """
 
 
@@ -36,7 +51,17 @@ def backend_named(name: str) -> Backend:
         from trainer.backends.torch_gpt import TorchBackend
 
         return TorchBackend()
-    raise ValueError(f"backend {name!r} is unknown; choose 'torch'")
+    if name == "megatron":
+        try:
+            from trainer.backends.megatron import MegatronBackend
+        except Exception as error:  # without a GPU, Transformer Engine raises no ImportError in Megatron's own import
+            raise ValueError(
+                f"backend 'megatron': megatron-core cannot be loaded ({error}); install megatron-core, and where there "
+                "is no GPU remove transformer-engine"
+            ) from error
+
+        return MegatronBackend()
+    raise ValueError(f"backend {name!r} is unknown; choose 'torch' or 'megatron'")
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:

@@ -1,5 +1,8 @@
-"""The output layer and its cross-entropy as one step, so that float32 logits never exist for all tokens at once."""
+"""The cost of a prediction, computed so that float32 logits never exist for all tokens at once."""
 
+import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,37 +13,69 @@ from torch import Tensor
 ELEMENTS_AT_A_TIME = {"cpu": 2**19, "cuda": 2**28}
 
 
-def cost_in_nats(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """x [tokens, width], weight [vocabulary, width] of one dtype, int64 targets [tokens], to float32 nats [tokens].
+def nats_of_logits(
+    logits: Tensor, targets: Tensor, softcap: float = 0.0, z_loss: float = 0.0, compiled: bool = False
+) -> Tensor:
+    """logits [tokens, vocabulary] of any float type, int64 targets [tokens], to float32 nats [tokens].
 
-    Products run in the dtype of x and weight; softmax and logarithm in float32.
+    softcap: logits become softcap * tanh(logits / softcap) first (Gemma 2); 0 is off. z_loss: weight of the squared
+    logarithm of the softmax's denominator, added to the cost (PaLM); 0 is off. compiled: by torch.compile, which makes
+    one pass over the logits of many. The backward pass takes the logits' memory for their gradient, so it can be done
+    once.
     """
-    return _HeadCost.apply(x, weight, targets)
+    return _Nats.apply(logits, targets, softcap, z_loss, compiled)
 
 
-class _HeadCost(torch.autograd.Function):
+class _Nats(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        logits = x @ weight.t()
-        ctx.save_for_backward(x, weight, targets, logits)
-        parts = zip(_split(logits), targets.split(_rows(logits)), strict=True)
-        return torch.cat([F.cross_entropy(part.float(), wanted, reduction="none") for part, wanted in parts])
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, softcap: float, z_loss: float, compiled: bool) -> Tensor:
+        ctx.save_for_backward(logits, targets)
+        ctx.options = (softcap, z_loss, compiled)
+        costs = _compiled(_costs) if compiled else _costs
+        rows = _rows_at_a_time(logits)
+        parts = zip(logits.split(rows), targets.split(rows), strict=True)
+        return torch.cat([costs(part, wanted, softcap, z_loss) for part, wanted in parts])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, targets, logits = ctx.saved_tensors
-        rows = _rows(logits)
-        parts = zip(_split(logits), targets.split(rows), gradients[0].split(rows), strict=True)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, targets = ctx.saved_tensors
+        softcap, z_loss, compiled = ctx.options
+        turn = _compiled(_turn_into_gradient) if compiled else _turn_into_gradient
+        rows = _rows_at_a_time(logits)
+        parts = zip(logits.detach().split(rows), targets.split(rows), gradients[0].split(rows), strict=True)
         for part, wanted, gradient in parts:
-            share = part.float().softmax(-1)
-            share.scatter_add_(1, wanted[:, None], share.new_full((len(wanted), 1), -1.0))
-            part.copy_(share.mul_(gradient[:, None]))  # the logits are not needed again: their room is
-        return logits @ weight, logits.t() @ x, None
+            turn(part, wanted, gradient, softcap, z_loss)
+        return logits, None, None, None, None
 
 
-def _rows(logits: Tensor) -> int:
-    return max(1, ELEMENTS_AT_A_TIME[logits.device.type] // logits.shape[1])
+def _costs(logits: Tensor, targets: Tensor, softcap: float, z_loss: float) -> Tensor:
+    capped = _cap(logits.float(), softcap)
+    costs = F.cross_entropy(capped, targets, reduction="none")
+    return costs + z_loss * capped.logsumexp(-1) ** 2 if z_loss else costs
 
 
-def _split(logits: Tensor) -> tuple[Tensor, ...]:
-    return logits.split(_rows(logits))
+def _turn_into_gradient(logits: Tensor, targets: Tensor, upstream: Tensor, softcap: float, z_loss: float) -> None:
+    """In place: the logits are not needed again, their room is."""
+    capped = _cap(logits.float(), softcap)
+    gradient = capped.softmax(-1)
+    if z_loss:
+        gradient *= 1 + 2 * z_loss * capped.logsumexp(-1, keepdim=True)
+    gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1.0))
+    if softcap:
+        gradient *= 1 - (capped / softcap) ** 2
+    logits.copy_(gradient.mul_(upstream[:, None]))
+
+
+def _cap(logits: Tensor, softcap: float) -> Tensor:
+    return softcap * torch.tanh(logits / softcap) if softcap else logits
+
+
+@lru_cache
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return torch.compile(function, dynamic=False)
+
+
+def _rows_at_a_time(logits: Tensor) -> int:
+    """As equal as they can be: another number of rows would be compiled anew."""
+    parts = math.ceil(logits.numel() / ELEMENTS_AT_A_TIME[logits.device.type])
+    return math.ceil(len(logits) / parts)
