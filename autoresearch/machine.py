@@ -46,8 +46,11 @@ class Machine:
         return [pool[i % len(pool)] for i in range(workers or len(pool))]
 
 
-def look(device: str = "auto") -> Machine:
-    """The machine as `device` (auto, cpu, cuda, cuda:N) asks for it. Raises UserError where there is no such GPU."""
+def look(device: str = "auto", backend: str = "torch") -> Machine:
+    """The machine as `device` (auto, cpu, cuda, cuda:N) asks for it, with the precisions that the backend can do there.
+
+    Raises UserError where there is no such GPU.
+    """
     gpus = [] if device == "cpu" else nvidia_gpus()
     index = int(device.removeprefix("cuda:")) if device.startswith("cuda:") else 0
     if index >= len(gpus):
@@ -57,13 +60,13 @@ def look(device: str = "auto") -> Machine:
             )
         return _cpu()
     name, memory_bytes = gpus[index]
-    return Machine("cuda", name, len(gpus), memory_bytes, _proven_precisions(index))
+    return Machine("cuda", name, len(gpus), memory_bytes, _proven_precisions(index, backend))
 
 
 @lru_cache
-def _proven_precisions(index: int) -> tuple[str, ...]:
+def _proven_precisions(index: int, backend: str) -> tuple[str, ...]:
     """Asked of torch in a process of its own, by training a step in each: torch takes seconds and memory to load."""
-    command = [sys.executable, "-m", "trainer.capability", f"cuda:{index}"]
+    command = [sys.executable, "-m", "trainer.capability", f"cuda:{index}", backend]
     environment = {**os.environ, **nvml.ENVIRONMENT}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

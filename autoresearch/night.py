@@ -32,7 +32,7 @@ class Night:
         on_signal: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.observer = folder, observer
-        self.machine: Machine = look(folder.settings.device)
+        self.machine: Machine = look(folder.settings.device, folder.settings.backend)
         self.proposer = proposer or make_proposer(folder.settings.proposer)
         self.stop = StopRule(folder, limits or folder.settings.limits, until)
         self._on_signal = on_signal

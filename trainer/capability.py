@@ -1,4 +1,4 @@
-"""Which precisions a device trains for sure: `python -m trainer.capability [DEVICE]` tries each and prints JSON.
+"""Which precisions a device trains for sure: `python -m trainer.capability DEVICE BACKEND` tries each, prints JSON.
 
 A datasheet's word is not enough: the library, the driver and the card must agree, so each precision does a small
 forward and backward pass before a night is planned on it.
@@ -49,6 +49,7 @@ def _takes_a_step(precision: str, device: torch.device, backend: str) -> bool:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(proven_precisions(device_named(sys.argv[1] if len(sys.argv) > 1 else "auto"))))
+        device, backend = (*sys.argv[1:3], *("auto", "torch")[len(sys.argv[1:3]) :])
+        print(json.dumps(proven_precisions(device_named(device), backend)))
     except ValueError as error:
         sys.exit(f"error: {error}")

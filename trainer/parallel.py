@@ -123,6 +123,16 @@ class Processes:
         norm = (square + torch.nn.utils.get_total_norm(wholes) ** 2).sqrt()
         torch._foreach_mul_(shards + wholes, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
+    def whole(self, shard: Tensor) -> Tensor:
+        """All processes' shards side by side in the last dimension; the gradient of each goes back to its own."""
+        return _Whole.apply(shard, self) if self.tensor > 1 else shard
+
+    def sum_of_shards(self, gradient: Tensor) -> Tensor:
+        """Of a parameter that each process applies to its own part of a matrix's output."""
+        total = gradient.clone()
+        dist.all_reduce(total, group=self._group("tensor"))
+        return total
+
     def count(self, parameters: Sequence[nn.Parameter]) -> int:
         """Numbers in the whole of each parameter."""
         return sum(p.numel() * (self.tensor if is_shard(p) else 1) for p in parameters)
@@ -141,6 +151,21 @@ ALONE = Processes()
 def is_shard(parameter: nn.Parameter) -> bool:
     """Whether it is one process's part of a matrix, by the mark that Megatron puts on it."""
     return getattr(parameter, "tensor_model_parallel", False)
+
+
+class _Whole(torch.autograd.Function):
+    """Megatron's own needs a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, shard: Tensor, processes: Processes) -> Tensor:
+        ctx.processes = processes
+        shards = [torch.empty_like(shard) for _ in range(processes.tensor)]
+        dist.all_gather(shards, shard.contiguous(), group=processes._group("tensor"))
+        return torch.cat(shards, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].chunk(ctx.processes.tensor, -1)[ctx.processes.tensor_rank], None
 
 
 @lru_cache

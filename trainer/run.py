@@ -1,12 +1,14 @@
 """One run: a request in, a result out, whatever happens in between."""
 
 import gc
+import importlib.metadata
 import math
 import platform
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -59,7 +61,7 @@ def execute(request: RunRequest, report: Report) -> RunResult:
         cpu_seconds=time.process_time() - cpu_started,
         started_at=started_at,
         finished_at=_now(),
-        versions={"torch": torch.__version__, "python": platform.python_version()},
+        versions=_versions(request.backend),
     )
 
 
@@ -195,6 +197,14 @@ def _failure(error: Exception) -> dict[str, Any]:
         isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_MESSAGES)
     )
     return {"state": "failed", "failure": "out_of_memory" if out_of_memory else "error", "message": message}
+
+
+def _versions(backend: str) -> dict[str, str]:
+    found = {"torch": torch.__version__, "python": platform.python_version()}
+    for package in ("megatron-core", "transformer-engine") if backend == "megatron" else ():
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _now() -> str:

@@ -11,8 +11,9 @@ from trainer import capability
 from trainer.capability import proven_precisions
 
 
-def test_a_cpu_trains_fp32_and_bf16() -> None:
-    done = subprocess.run([sys.executable, "-m", "trainer.capability", "cpu"], capture_output=True, text=True)
+@pytest.mark.parametrize("backend", [[], ["torch"], ["megatron"]])
+def test_a_cpu_trains_fp32_and_bf16(backend: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "trainer.capability", "cpu", *backend], capture_output=True, text=True)
     assert json.loads(done.stdout) == ["fp32", "bf16"]
 
 

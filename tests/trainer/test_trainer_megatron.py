@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from worker_process import RECIPE, Worker
 
 from trainer.backends import backend_named
-from trainer.backends.megatron import MegatronGPT, _local_layers, uses_transformer_engine
+from trainer.backends.megatron import MegatronGPT, uses_transformer_engine
+from trainer.backends.megatron_layers import local_layers
 from trainer.backends.torch_gpt import GPT
 from trainer.metric import bits_per_byte
 from trainer.optimizer import Optimizer
@@ -126,14 +127,14 @@ class NormedColumnLinear(ColumnParallelLinear):  # type: ignore[misc]
 
 def test_weights_find_their_place_in_layers_that_hold_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     def fused_layers(config: TransformerConfig) -> TransformerBlockSubmodules:
-        layers = _local_layers(config)
+        layers = local_layers(config)
         parts = layers.layer_specs[0].submodules
         parts.input_layernorm = parts.pre_mlp_layernorm = IdentityOp
         parts.self_attention.submodules.linear_qkv = parts.mlp.submodules.linear_fc1 = NormedColumnLinear
         return layers
 
     plain, unfused = pair(n_kv_head=2, qk_norm=True)
-    monkeypatch.setattr("trainer.backends.megatron._fused_layers", fused_layers)
+    monkeypatch.setattr("trainer.backends.megatron_layers.fused_layers", fused_layers)
     fused = MegatronGPT(plain.recipe, VOCAB_SIZE, CPU, fused=True)
     fused.load(dict(plain.named_parameters()))
     inputs = random_tokens(ROWS, LENGTH)
@@ -230,6 +231,7 @@ def test_a_worker_repeats_a_run_and_agrees_with_the_torch_backend(
     second = warm_worker.run(request_for(backend="megatron", **knobs))
 
     assert (first.state, first.message, dropped.state) == ("complete", "", "complete")
+    assert set(first.versions) - set(plain.versions) >= {"megatron-core"}
     assert (second.val_bpb, second.curve) == (first.val_bpb, first.curve)
     assert (first.params, first.flops_per_token) == (plain.params, plain.flops_per_token)
     assert first.val_bpb == pytest.approx(plain.val_bpb, rel=1e-3)
@@ -265,8 +267,13 @@ def test_without_transformer_engine_a_gpu_trains_with_local_layers_but_not_in_fp
 def test_what_the_backend_cannot_do_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="compile: "):
         build("megatron", recipe()).compile_blocks()
-    with pytest.raises(ValueError, match="tensor_parallel is 2"):
-        backend_named("megatron").build(recipe(), VOCAB_SIZE, CPU, seed=0, processes=Processes(tensor=2))
+    for changes, message in (
+        ({"n_kv_head": 1}, r"n_kv_head is 1; it must be a multiple of tensor_parallel \(2\)"),
+        ({"d_ff": 65}, r"d_ff is 65; it must be a multiple"),
+        ({"optimizer": "muon"}, "'muon' needs whole matrices"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            backend_named("megatron").build(recipe(**changes), VOCAB_SIZE, CPU, seed=0, processes=Processes(tensor=2))
 
 
 @pytest.mark.gpu

@@ -9,6 +9,7 @@ import psutil
 import pytest
 from worker_process import Worker
 
+from trainer.data import prepare
 from trainer.protocol import RunRequest
 
 RequestFor = Callable[..., RunRequest]
@@ -20,6 +21,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     worker = Worker(tmp_path_factory.mktemp("pair"), command=[*TORCHRUN, "-m", "trainer.worker"])
     yield worker
     worker.close()
+
+
+@pytest.fixture(scope="module")
+def odd_data_dir(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a vocabulary that two processes cannot share evenly."""
+    return prepare(str(texts), tmp_path_factory.mktemp("data"), vocab_size=511, val_bytes=10_000, test_bytes=10_000)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +44,33 @@ def test_two_processes_that_share_each_batch_train_as_one(
     assert shared.test_bpb == pytest.approx(alone.test_bpb, abs=1e-3)
     assert [loss for _, loss in shared.curve] == pytest.approx([loss for _, loss in alone.curve], abs=1e-2)
     assert (shared.tokens, shared.steps) == (alone.tokens, alone.steps)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"activation": "swiglu", "qk_norm": True, "position": "rope", "n_head": 4, "n_kv_head": 2, "norm": "rmsnorm"},
+        {"tied_embeddings": False, "precision": "bf16", "dropout": 0.0, "ema_decay": 0.9},
+    ],
+    ids=["plain", "gated, grouped, rotated", "untied"],
+)
+def test_two_processes_that_share_each_matrix_train_as_one(
+    pair: Worker, warm_worker: Worker, odd_data_dir: Path, request_for: RequestFor, knobs: dict[str, Any]
+) -> None:
+    knobs |= {"backend": "megatron", "data_dir": str(odd_data_dir)}
+    alone = warm_worker.run(request_for(**knobs))
+    shared = pair.run(request_for(tensor_parallel=2, **knobs))
+    assert (shared.state, shared.message, shared.processes) == ("complete", "", 2)
+    assert (shared.flops_per_token, shared.tokens) == (alone.flops_per_token, alone.tokens)
+    assert shared.val_bpb == pytest.approx(alone.val_bpb, abs=1e-3)
+    assert [loss for _, loss in shared.curve] == pytest.approx([loss for _, loss in alone.curve], abs=1e-2)
+
+
+def test_megatron_shares_batches_too(pair: Worker, warm_worker: Worker, request_for: RequestFor) -> None:
+    alone = warm_worker.run(request_for(backend="megatron"))
+    shared = pair.run(request_for(backend="megatron", data_parallel=2))
+    assert shared.val_bpb == pytest.approx(alone.val_bpb, abs=1e-3)
 
 
 def test_a_budget_in_seconds_ends_for_both_at_the_same_step(pair: Worker, request_for: RequestFor) -> None:

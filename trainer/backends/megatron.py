@@ -2,18 +2,15 @@
 
 import atexit
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.backends.attention import attend
 from trainer.backends.head import nats_of_logits
-from trainer.backends.torch_gpt import NORM_EPSILON, TorchBackend
+from trainer.backends.torch_gpt import TorchBackend
 from trainer.parallel import ALONE, Processes
 from trainer.recipe import Recipe
 
@@ -21,17 +18,9 @@ with warnings.catch_warnings():
     # Which optional packages are missing is told once per file that would use them; no run here needs one of them.
     warnings.filterwarnings("ignore", message=".*Apex")
     from megatron.core import parallel_state
-    from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
-    from megatron.core.models.gpt import GPTModel
-    from megatron.core.models.gpt.gpt_layer_specs import (
-        get_gpt_layer_local_spec,
-        get_gpt_layer_with_transformer_engine_spec,
-    )
-    from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
     from megatron.core.tensor_parallel.random import initialize_rng_tracker, model_parallel_cuda_manual_seed
-    from megatron.core.transformer import ModuleSpec, TransformerConfig
-    from megatron.core.transformer.torch_norm import WrappedTorchNorm
-    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+
+    from trainer.backends.megatron_layers import Trunk
 
 FP8_MULTIPLE = 16  # tokens in an 8-bit product
 
@@ -63,14 +52,13 @@ class MegatronBackend:
         self, recipe: Recipe, vocab_size: int, device: torch.device, seed: int, processes: Processes = ALONE
     ) -> "MegatronGPT":
         """Starts from the weights that the torch backend starts from. Raises ValueError where it would, and for
-        precision fp8 without Transformer Engine."""
-        if processes.tensor > 1:
-            raise ValueError(f"tensor_parallel is {processes.tensor}: backend 'megatron' shares no matrices")
+        precision fp8 without Transformer Engine, and for what cannot be shared among as many processes."""
+        _require_shareable(recipe, processes.tensor)
         start = TorchBackend().build(recipe, vocab_size, device, seed)
         fused = uses_transformer_engine(recipe, device)
-        _start_processes()
+        _start_processes(processes)
         _forget_earlier_runs(device, seed, fused)
-        model = MegatronGPT(recipe, vocab_size, device, fused)
+        model = MegatronGPT(recipe, vocab_size, device, fused, processes)
         model.load(dict(start.named_parameters()))
         return model
 
@@ -78,26 +66,43 @@ class MegatronBackend:
 class MegatronGPT(nn.Module):
     """`GPTModel` behind the trainer's protocol. Parameters are float32; bf16 products are autocast's, as in `torch`."""
 
-    def __init__(self, recipe: Recipe, vocab_size: int, device: torch.device, fused: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, vocab_size: int, device: torch.device, fused: bool, processes: Processes = ALONE
+    ) -> None:
         """fused: with Transformer Engine's layers. Weights are left undefined: `load` them."""
         super().__init__()
-        self.recipe = recipe
-        self.fused = fused
+        self.recipe, self.vocab_size = recipe, vocab_size
+        self.fused, self.processes = fused, processes
         self.autocast = recipe.precision != "fp32"
+        padded = vocab_size + -vocab_size % processes.tensor
         with torch.device(device):
-            self.gpt = _Trunk(recipe, vocab_size, device, fused)
+            self.gpt = Trunk(recipe, padded, device, fused, processes.tensor)
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Takes the weights of a torch `GPT` of the same recipe and vocabulary, by that model's names.
 
-        The one place that knows how Megatron names and orders them, and so where a shard would be cut out.
+        The one place that knows how Megatron names, orders and shares them.
         """
         left = dict(self.gpt.named_parameters())
         for name, weight in weights.items():
+            parameter = left.pop(_megatron_name(name, self.fused))
+            whole = tuple(weight.shape)
             if name.endswith("query_key_value.weight"):
                 weight = _by_key_head(weight, self.recipe)
-            left.pop(_megatron_name(name, self.fused)).copy_(weight)
+            if name.endswith("expand.weight") and self.recipe.activation == "swiglu":
+                weight = _by_process(weight, self.processes.tensor)
+            if name in ("token_embedding.weight", "head.weight"):
+                weight = F.pad(weight, (0, 0, 0, -self.vocab_size % self.processes.tensor))
+            for dimension, size in enumerate(parameter.shape):
+                if size < weight.shape[dimension]:
+                    weight = weight.narrow(dimension, self.processes.tensor_rank * size, size)
+            parameter.copy_(weight)
+            parameter.tensor_model_parallel = tuple(parameter.shape) != whole
+            if self.processes.tensor > 1 and name.endswith(
+                ("query_norm.weight", "query_norm.bias", "key_norm.weight", "key_norm.bias")
+            ):
+                parameter.register_hook(self.processes.sum_of_shards)
         assert not left, f"no weights for {', '.join(left)}"
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -111,7 +116,8 @@ class MegatronGPT(nn.Module):
 
     def matmul_weights(self) -> int:
         """Weights that multiply each token: the blocks' matrices and the output layer."""
-        return sum(p.numel() for p in self.groups()["matrices"]) + self._output_weight().numel()
+        blocks = sum(p.numel() for p in self.groups()["matrices"]) * self.processes.tensor
+        return blocks + self.vocab_size * self.recipe.d_model
 
     def compile_blocks(self) -> None:
         """Raises ValueError."""
@@ -143,8 +149,8 @@ class MegatronGPT(nn.Module):
         weight = self._output_weight()
         if self.autocast:  # by hand: on a CPU, autocast does not reach into this layer's own backward pass
             x, weight = x.bfloat16(), weight.bfloat16()
-        logits: Tensor = self.gpt.output_layer(x, weight=weight)[0]
-        return logits.flatten(0, 1)
+        logits = self.processes.whole(self.gpt.output_layer(x, weight=weight)[0])
+        return logits.flatten(0, 1)[:, : self.vocab_size]
 
     def _output_weight(self) -> Tensor:
         tied = self.recipe.tied_embeddings
@@ -173,140 +179,6 @@ def uses_transformer_engine(recipe: Recipe, device: torch.device) -> bool:
     return False
 
 
-class _Trunk(GPTModel):  # type: ignore[misc]
-    """GPTModel up to its output layer: to hidden states [length, rows, d_model]."""
-
-    def __init__(self, recipe: Recipe, vocab_size: int, device: torch.device, fused: bool) -> None:
-        config = _config(recipe, device, fused)
-        super().__init__(
-            config,
-            (_fused_layers if fused else _local_layers)(config),
-            vocab_size,
-            max_sequence_length=recipe.seq_len,
-            parallel_output=False,
-            share_embeddings_and_output_weights=recipe.tied_embeddings,
-            position_embedding_type={"learned": "learned_absolute", "rope": "rope"}[recipe.position],
-        )
-        if recipe.position == "rope" and device.type == "cpu":
-            self.rotary_pos_emb = _RotaryEmbedding(recipe.head_width, rotary_percent=1.0, use_cpu_initialization=True)
-
-    def _postprocess(self, hidden_states: Tensor, **_: Any) -> Tensor:
-        return hidden_states
-
-
-class _RotaryEmbedding(RotaryEmbedding):  # type: ignore[misc]
-    """Megatron's, which would move itself to a GPU."""
-
-    def get_emb(self, max_seq_len: int, offset: int = 0) -> Tensor:
-        angles = self.get_freqs_non_repeated(max_seq_len, offset)
-        return torch.cat((angles, angles), -1)[:, None, None]
-
-
-class _CoreAttention(nn.Module):
-    """The trainer's own attention in the place of Megatron's, which asks for a GPU and holds all scores."""
-
-    def __init__(self, config: TransformerConfig, **_: Any) -> None:
-        super().__init__()
-        self.dropout = config.attention_dropout
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-        """[length, rows, heads, width] three times to [length, rows, heads * width]."""
-        query, key, value = (x.to(value.dtype).permute(1, 2, 0, 3) for x in (query, key, value))
-        if value.device.type == "cpu":  # else each of attention's products would copy them again
-            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        attended = attend(query, key, value, self.dropout if self.training else 0.0)
-        return attended.permute(2, 0, 1, 3).flatten(2)
-
-
-class _TorchProduct:
-    """Megatron's linear layers with torch's product: autocast reaches into its backward pass on a CPU too."""
-
-    def _forward_impl(self, input: Tensor, weight: Tensor, bias: Tensor | None, **_: Any) -> Tensor:
-        return F.linear(input, weight, bias)
-
-
-class _ColumnLinear(_TorchProduct, ColumnParallelLinear):  # type: ignore[misc]
-    pass
-
-
-class _RowLinear(_TorchProduct, RowParallelLinear):  # type: ignore[misc]
-    pass
-
-
-def _residual_addition(training: bool, fused: bool) -> Callable[..., Tensor]:
-    """Megatron's bias-dropout-add, but that the residual stream stays float32 under autocast."""
-    return partial(_add, training)
-
-
-def _add(training: bool, branch: tuple[Tensor, None], residual: Tensor, dropout: float) -> Tensor:
-    return residual + (F.dropout(branch[0], dropout) if training and dropout else branch[0])
-
-
-def _config(recipe: Recipe, device: torch.device, fused: bool) -> TransformerConfig:
-    eight_bits: dict[str, Any] = {}
-    if recipe.precision == "fp8":
-        eight_bits = {
-            "fp8": "hybrid",
-            "fp8_recipe": "delayed",
-            "fp8_amax_history_len": 16,
-            "fp8_amax_compute_algo": "max",
-            # 8-bit copies of the weights are made in every pass: kept ones would miss what the optimizer did.
-            "disable_parameter_transpose_cache": True,
-        }
-    return TransformerConfig(
-        num_layers=recipe.n_layer,
-        hidden_size=recipe.d_model,
-        num_attention_heads=recipe.n_head,
-        num_query_groups=recipe.kv_heads,
-        kv_channels=recipe.head_width,
-        ffn_hidden_size=recipe.hidden,
-        normalization={"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}[recipe.norm],
-        layernorm_epsilon=NORM_EPSILON,
-        qk_layernorm=recipe.qk_norm,
-        # Megatron's own squared ReLU waits for a compiler.
-        activation_func={"gelu": F.gelu, "relu2": _squared_relu, "swiglu": F.silu}[recipe.activation],
-        gated_linear_unit=recipe.activation == "swiglu",
-        add_bias_linear=False,
-        hidden_dropout=recipe.dropout,
-        attention_dropout=recipe.dropout,
-        apply_rope_fusion=fused and recipe.position == "rope",
-        perform_initialization=False,
-        use_cpu_initialization=device.type == "cpu",
-        cuda_graph_scope=[],  # its default is deprecated
-        **eight_bits,
-    )
-
-
-def _squared_relu(x: Tensor) -> Tensor:
-    return F.relu(x).square()
-
-
-def _local_layers(config: TransformerConfig) -> TransformerBlockSubmodules:
-    layer = get_gpt_layer_local_spec(qk_layernorm=config.qk_layernorm, normalization=config.normalization)
-    parts = layer.submodules
-    parts.input_layernorm = parts.pre_mlp_layernorm = WrappedTorchNorm
-    parts.self_attn_bda = parts.mlp_bda = _residual_addition
-    attention = parts.self_attention.submodules
-    attention.linear_qkv, attention.linear_proj = _ColumnLinear, _RowLinear
-    attention.core_attention = _CoreAttention
-    if config.qk_layernorm:
-        attention.q_layernorm = attention.k_layernorm = WrappedTorchNorm
-    parts.mlp.submodules.linear_fc1, parts.mlp.submodules.linear_fc2 = _ColumnLinear, _RowLinear
-    return _block(layer, WrappedTorchNorm, config)
-
-
-def _fused_layers(config: TransformerConfig) -> TransformerBlockSubmodules:
-    from megatron.core.extensions.transformer_engine import TENorm
-
-    layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
-    layer.submodules.self_attn_bda = layer.submodules.mlp_bda = _residual_addition
-    return _block(layer, TENorm, config)
-
-
-def _block(layer: ModuleSpec, norm: type, config: TransformerConfig) -> TransformerBlockSubmodules:
-    return TransformerBlockSubmodules(layer_specs=[layer] * config.num_layers, layer_norm=norm)
-
-
 def _megatron_name(name: str, fused: bool) -> str:
     """Of a parameter of the torch `GPT`."""
     module, _, kind = name.rpartition(".")
@@ -326,16 +198,32 @@ def _by_key_head(weight: Tensor, recipe: Recipe) -> Tensor:
     return torch.cat((query, key[:, None], value[:, None]), 1).flatten(0, 2)
 
 
-def _start_processes() -> None:
-    """The process group that Megatron will not do without, here of this process alone, once in its life.
+def _by_process(weight: Tensor, processes: int) -> Tensor:
+    """Rows of the whole gate and the whole rest, to rows of each process's gate and rest."""
+    return weight.unflatten(0, (2, processes, -1)).transpose(0, 1).flatten(0, 2)
 
-    Tensor and data parallel sizes of a run of several processes would be told to Megatron here.
-    """
+
+def _require_shareable(recipe: Recipe, processes: int) -> None:
+    if processes == 1:
+        return
+    shared = {"n_head": recipe.n_head, "n_kv_head": recipe.kv_heads, "d_ff": recipe.hidden}
+    for name, value in shared.items():
+        if value % processes:
+            raise ValueError(f"recipe: {name} is {value}; it must be a multiple of tensor_parallel ({processes})")
+    if recipe.optimizer == "muon":
+        raise ValueError("recipe: optimizer 'muon' needs whole matrices; tensor_parallel must be 1 for it")
+
+
+def _start_processes(processes: Processes) -> None:
+    """The process groups that Megatron will not do without: of this process alone where torchrun made none."""
     if not dist.is_initialized():
         dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         atexit.register(dist.destroy_process_group)
-    if not parallel_state.model_parallel_is_initialized():
-        parallel_state.initialize_model_parallel()
+    if parallel_state.model_parallel_is_initialized():
+        if parallel_state.get_tensor_model_parallel_world_size() == processes.tensor:
+            return
+        parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(processes.tensor)
 
 
 def _forget_earlier_runs(device: torch.device, seed: int, fused: bool) -> None:
