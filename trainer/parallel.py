@@ -87,7 +87,7 @@ class Processes:
         """The model, with gradients that are averaged over all shares of a batch in the backward pass."""
         if self.data == 1:
             return model
-        return DistributedDataParallel(model, process_group=self._group("data"), broadcast_buffers=False)
+        return DistributedDataParallel(model, process_group=self._group("data"))
 
     def scoring(self, model: Cost) -> Cost:
         """The model, with each process doing a share of the rows and every process getting them all."""

@@ -55,7 +55,11 @@ def main() -> None:
     parallel.join()
     tell("ready", pid=os.getpid())
     while True:
-        _serve(parallel.of_first(paths.get() if parallel.world_rank() == 0 else ""), tell)
+        try:
+            path = parallel.of_first(paths.get() if parallel.world_rank() == 0 else "")
+        except RuntimeError:  # the first has ended, and with it the pipe that requests come by
+            os._exit(0)
+        _serve(path, tell)
 
 
 class Teller:
