@@ -73,6 +73,16 @@ class _CoreAttention(nn.Module):
         return attended.permute(2, 0, 1, 3).flatten(2)
 
 
+class _HeadRMSNorm(nn.RMSNorm):
+    """In float32, as autocast does a LayerNorm but not an RMSNorm."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float) -> None:
+        super().__init__(hidden_size, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 class _TorchProduct:
     """Megatron's linear layers with torch's product: autocast reaches into its backward pass on a CPU too."""
 
@@ -150,7 +160,8 @@ def local_layers(config: TransformerConfig) -> TransformerBlockSubmodules:
     attention.linear_qkv, attention.linear_proj = _ColumnLinear, _RowLinear
     attention.core_attention = _CoreAttention
     if config.qk_layernorm:
-        attention.q_layernorm = attention.k_layernorm = WrappedTorchNorm
+        rms = config.normalization == "RMSNorm"
+        attention.q_layernorm = attention.k_layernorm = _HeadRMSNorm if rms else WrappedTorchNorm
     parts.mlp.submodules.linear_fc1, parts.mlp.submodules.linear_fc2 = _ColumnLinear, _RowLinear
     return _block(layer, WrappedTorchNorm, config)
 

@@ -155,7 +155,9 @@ class Attention(nn.Module):
         heads = self.query_key_value(x).unflatten(-1, (-1, recipe.head_width)).transpose(1, 2)
         query, key, value = heads.split((recipe.n_head, recipe.kv_heads, recipe.kv_heads), 1)
         if recipe.qk_norm:
-            query, key = self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype)
+            # Autocast does this by itself for a LayerNorm, not for an RMSNorm.
+            query, key = self.query_norm(query.float()), self.key_norm(key.float())
+            query, key = query.to(value.dtype), key.to(value.dtype)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
         attended = attend(query, key, value, recipe.dropout if self.training else 0.0)
