@@ -11,6 +11,7 @@ from torch import Tensor
 
 # Logits turned to float32 at a time: few enough to stay in a CPU core's cache, many enough to fill a GPU.
 ELEMENTS_AT_A_TIME = {"cpu": 2**19, "cuda": 2**28}
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def nats_of_logits(
@@ -20,8 +21,8 @@ def nats_of_logits(
 
     softcap: logits become softcap * tanh(logits / softcap) first (Gemma 2); 0 is off. z_loss: weight of the squared
     logarithm of the softmax's denominator, added to the cost (PaLM); 0 is off. compiled: by torch.compile, which makes
-    one pass over the logits of many. The backward pass takes the logits' memory for their gradient, so it can be done
-    once.
+    one pass over the logits of many. Where a gradient is wanted it takes the logits' memory at once, so they must not
+    be used again; a cost then ends at 87 nats, its gradient does not.
     """
     return _Nats.apply(logits, targets, softcap, z_loss, compiled)
 
@@ -29,23 +30,21 @@ def nats_of_logits(
 class _Nats(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, softcap: float, z_loss: float, compiled: bool) -> Tensor:
-        ctx.save_for_backward(logits, targets)
-        ctx.options = (softcap, z_loss, compiled)
-        costs = _compiled(_costs) if compiled else _costs
+        wants_gradient = ctx.needs_input_grad[0]
+        function = _costs_and_gradients if wants_gradient else _costs
+        if compiled:
+            function = _compiled(function)
         rows = _rows_at_a_time(logits)
-        parts = zip(logits.split(rows), targets.split(rows), strict=True)
-        return torch.cat([costs(part, wanted, softcap, z_loss) for part, wanted in parts])
+        parts = zip(logits.detach().split(rows), targets.split(rows), strict=True)
+        nats = torch.cat([function(part, wanted, softcap, z_loss) for part, wanted in parts])
+        if wants_gradient:
+            ctx.save_for_backward(logits)  # which are the gradient by now
+        return nats
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        logits, targets = ctx.saved_tensors
-        softcap, z_loss, compiled = ctx.options
-        turn = _compiled(_turn_into_gradient) if compiled else _turn_into_gradient
-        rows = _rows_at_a_time(logits)
-        parts = zip(logits.detach().split(rows), targets.split(rows), gradients[0].split(rows), strict=True)
-        for part, wanted, gradient in parts:
-            turn(part, wanted, gradient, softcap, z_loss)
-        return logits, None, None, None, None
+        (gradient,) = ctx.saved_tensors
+        return gradient.detach().mul_(gradients[0][:, None]), None, None, None, None
 
 
 def _costs(logits: Tensor, targets: Tensor, softcap: float, z_loss: float) -> Tensor:
@@ -54,16 +53,20 @@ def _costs(logits: Tensor, targets: Tensor, softcap: float, z_loss: float) -> Te
     return costs + z_loss * capped.logsumexp(-1) ** 2 if z_loss else costs
 
 
-def _turn_into_gradient(logits: Tensor, targets: Tensor, upstream: Tensor, softcap: float, z_loss: float) -> None:
-    """In place: the logits are not needed again, their room is."""
+def _costs_and_gradients(logits: Tensor, targets: Tensor, softcap: float, z_loss: float) -> Tensor:
+    """Leaves in the logits the gradient of each row's cost."""
     capped = _cap(logits.float(), softcap)
     gradient = capped.softmax(-1)
+    costs = -gradient.gather(1, targets[:, None]).squeeze(1).clamp_(min=SMALLEST).log()
     if z_loss:
-        gradient *= 1 + 2 * z_loss * capped.logsumexp(-1, keepdim=True)
+        log_denominator = capped.logsumexp(-1)
+        costs += z_loss * log_denominator**2
+        gradient *= 1 + 2 * z_loss * log_denominator[:, None]
     gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1.0))
     if softcap:
         gradient *= 1 - (capped / softcap) ** 2
-    logits.copy_(gradient.mul_(upstream[:, None]))
+    logits.copy_(gradient)
+    return costs
 
 
 def _cap(logits: Tensor, softcap: float) -> Tensor:
