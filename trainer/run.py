@@ -19,7 +19,7 @@ from trainer.backends import backend_named
 from trainer.batches import on_device, random_batches
 from trainer.data.dataset import Dataset
 from trainer.flops import flops_per_token, peak_flops
-from trainer.memory import MemoryPeak
+from trainer.memory import MemoryPeak, keep_freed_memory, return_freed_memory
 from trainer.metric import bits_per_byte
 from trainer.parallel import Cost, Processes
 from trainer.protocol import RunRequest, RunResult
@@ -39,6 +39,7 @@ def execute(request: RunRequest, report: Report) -> RunResult:
 
     report: called with phase (train, val, test), steps done, steps in all, latest training loss.
     """
+    keep_freed_memory()
     started_at, started, cpu_started = _now(), time.perf_counter(), time.process_time()
     facts: dict[str, Any] = {}
     try:
@@ -183,6 +184,7 @@ def _make_repeatable(device: torch.device, seed: int) -> None:
 
 def _release_memory() -> None:
     gc.collect()
+    return_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
