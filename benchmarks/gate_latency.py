@@ -5,11 +5,10 @@ import json
 import random
 import statistics
 import time
-from pathlib import Path
 
-from rails import RAILS, Limits, Measurement, Menu, Value, gate, load_menu, parse_recipe, recipe_key, violations
+from autoresearch.preset import load_preset
+from rails import RAILS, Limits, Measurement, Menu, Value, gate, recipe_key, violations
 
-PRESET = Path(__file__).parents[1] / "autoresearch" / "presets" / "cpu-nano"
 TRIED = 2_000
 MEASUREMENTS = 200
 BUDGET = {"tokens": 200_000}
@@ -39,9 +38,10 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=2_000, help="calls per class")
-    repeats = parser.parse_args().repeats
-    menu = load_menu((PRESET / "menu.toml").read_text(encoding="utf-8"))
-    recipe = parse_recipe((PRESET / "recipe.toml").read_text(encoding="utf-8"), menu)
+    parser.add_argument("--preset", default="cpu-nano", help="whose menu and recipe; cpu-nano-wide has 29 knobs")
+    arguments = parser.parse_args()
+    repeats, preset = arguments.repeats, load_preset(arguments.preset)
+    menu, recipe = preset.menu, preset.recipe
     rng = random.Random(0)
     tried = {recipe_key(sample(menu, rng)): f"trial {n} (discard, val_bpb 2.81)" for n in range(TRIED - 1)}
     tried[recipe_key({**recipe, "lr": 0.002})] = "trial 7 (discard, val_bpb 2.81)"
@@ -59,7 +59,7 @@ def main() -> None:
     }
     # A smaller budget leaves too few steps after a long warmup; a foreign diff is what the diff rail is there for.
     short = Limits({"tokens": 165_000}, 8 * 2**30, 600.0, 2048, ("bf16",), runs)
-    print(f"cpu-nano, {len(tried)} tried recipes, {len(runs)} measurements, {repeats} calls each, no git")
+    print(f"{preset.name}, {len(tried)} tried recipes, {len(runs)} measurements, {repeats} calls each, no git")
     print(f"{'outcome':<10}{'median µs':>12}{'p95 µs':>12}")
     for outcome in ("passed", *RAILS):
         raw, given = proposals[outcome], short if outcome == "cross" else limits

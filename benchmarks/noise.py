@@ -11,16 +11,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from autoresearch.preset import load_preset
 from trainer.data import prepare
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe
-
-PRESET = Path(__file__).parents[1] / "autoresearch" / "presets" / "cpu-nano"
 
 
 def main() -> None:
@@ -33,7 +30,8 @@ def main() -> None:
     if chosen.seeds < 3:
         options.error("--seeds: a deviation needs at least 3")
     knob, _, value = chosen.variant.partition("=")
-    base = _preset("recipe")
+    preset = load_preset("cpu-nano")
+    base = preset.recipe
     if chosen.precision:
         base["precision"] = chosen.precision
     try:
@@ -43,16 +41,14 @@ def main() -> None:
         options.error(f"--variant {chosen.variant}: {error}")
 
     with tempfile.TemporaryDirectory() as folder:
-        study = _preset("study")
-        data = study["data"]
-        sizes = {name: data[name] for name in ("vocab_size", "val_bytes", "test_bytes")}
-        data_dir = prepare(data["source"], Path(folder), **sizes)
+        text = preset.settings.data.model_dump()
+        data_dir = prepare(text.pop("source"), Path(folder), **text)
         requests = [
             RunRequest(
                 f"{name}-{seed}",
                 recipe,
                 seed,
-                study["budget"],
+                preset.settings.whole_budget,
                 str(data_dir),
                 f"{folder}/{name}-{seed}.json",
                 device="cpu",
@@ -72,10 +68,6 @@ def main() -> None:
     _print_spread("val_bpb", variant_bpb, "bits per byte")
     _print_spread("same-seed difference", [b - a for a, b in zip(base_bpb, variant_bpb, strict=True)], "bits per byte")
     print(f"  same-seed correlation {statistics.correlation(base_bpb, variant_bpb):.2f}")
-
-
-def _preset(name: str) -> dict[str, Any]:
-    return tomllib.loads((PRESET / f"{name}.toml").read_text())
 
 
 def _run_all(requests: list[RunRequest], folder: Path, workers: int) -> list[RunResult]:
