@@ -203,6 +203,7 @@ class Study:
             vocab_size=self.settings.data.vocab_size,
             precisions=self.machine.precisions,
             measurements=[Measurement(*measured) for measured in self.store.measurements()],
+            device=self.machine.kind,
         )
 
     # --- a run ends, and perhaps a trial ---

@@ -73,11 +73,12 @@ def main() -> None:
 def _run_all(requests: list[RunRequest], folder: Path, workers: int) -> list[RunResult]:
     """Every request's result, in order; the requests are dealt out among warm workers."""
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda first: _serve(requests[first::workers], folder), range(workers)))
+        list(pool.map(lambda first: serve(requests[first::workers], folder), range(workers)))
     return [RunResult.read(request.result_path) for request in requests]
 
 
-def _serve(requests: list[RunRequest], folder: Path) -> None:
+def serve(requests: list[RunRequest], folder: Path) -> None:
+    """One warm worker that does one request after the other; the results are where the requests say."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "trainer.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

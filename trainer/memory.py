@@ -11,7 +11,7 @@ import torch
 RESET_HIGH_WATER_MARK = "5"  # man 5 proc, clear_refs
 
 # mallopt(3): glibc's numbers for these settings, and what they are set to.
-KEEPING = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 64 * 2**20)}
+KEEPING = {"M_MMAP_THRESHOLD": (-3, 8 * 2**20), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 64 * 2**20)}
 
 
 class MemoryPeak:
@@ -44,10 +44,10 @@ class MemoryPeak:
 
 
 def keep_freed_memory() -> None:
-    """Makes this process hold on to what it frees until `return_freed_memory`.
+    """Makes this process hold on to what it frees until `return_freed_memory`, but for tensors of 8 MiB or more.
 
     Otherwise each step returns its tensors' memory to the system and faults it in again for the next, page by page: a
-    seventh of a small model's step.
+    seventh of a small model's step. Large ones would leave large holes.
     """
     if (mallopt := _glibc("mallopt")) is not None:
         for setting, value in KEEPING.values():

@@ -105,6 +105,7 @@ def _train_and_score(request: RunRequest, report: Report, facts: dict[str, Any],
 
         eval_started = time.perf_counter()
         splits = ("val", "test") if request.score_test else ("val",) if request.score else ()
+        return_freed_memory()  # or what training has freed would count on top of what scoring takes
         model.train(False)
         nats_of = processes.scoring(model)
         scores = {f"{split}_bpb": _score(nats_of, dataset, split, recipe, device, losses, watch) for split in splits}

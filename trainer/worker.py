@@ -28,6 +28,9 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "MKL_DYNAMIC": "FALSE",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # Of products prepared for shapes that may never come again: without a bound a worker grows by some MiB a run.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "LRU_CACHE_CAPACITY": "1",
     # Compiled code outlives the worker and the night: torch keys it by content, so that only a new shape is compiled.
     "TORCHINDUCTOR_CACHE_DIR": str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "autoresearch"),
 }

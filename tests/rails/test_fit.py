@@ -63,11 +63,32 @@ def test_a_shape_that_was_measured_is_predicted_as_measured():
     assert prediction.memory_bytes == 700_000_000 and prediction.seconds == pytest.approx(12.0)
 
 
-def test_the_worst_ratio_nearby_corrects_memory():
-    plain = predict(nano(n_layer=5), Limits(vocab_size=2048)).memory_bytes
-    at = {layers: predict(nano(n_layer=layers), Limits(vocab_size=2048)).memory_bytes for layers in (4, 6)}
-    runs = [measured(nano(n_layer=4), at[4] * 2), measured(nano(n_layer=6), at[6] * 3)]
-    assert predict(nano(n_layer=5), Limits(vocab_size=2048, measurements=runs)).memory_bytes == pytest.approx(plain * 3)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_runs_nearby_correct_memory_by_what_most_of_them_show(device):
+    def limits(*runs):
+        return Limits(vocab_size=2048, device=device, measurements=runs)
+
+    plain = {layers: predict(nano(n_layer=layers), limits()).memory_bytes for layers in (3, 4, 5, 6)}
+    runs = [measured(nano(n_layer=layers), round(plain[layers] * 1.5)) for layers in (3, 4)]
+    outlier = measured(nano(n_layer=6), plain[6] * 20)
+    corrected = predict(nano(n_layer=5), limits(*runs, outlier)).memory_bytes
+    assert corrected == pytest.approx(plain[5] * 1.5, rel=0.1)
+
+
+def test_on_a_cpu_libraries_count_and_on_a_gpu_they_do_not():
+    tiny = nano(n_layer=1, d_model=64, d_ff=128, batch_size=1, seq_len=64)
+    on_cpu, on_gpu = (predict(tiny, Limits(vocab_size=300, device=device)).memory_bytes for device in ("cpu", "cuda"))
+    assert on_cpu > 400 * 2**20 and on_gpu < 100 * 2**20
+
+
+def test_the_published_354m_recipe_is_predicted_under_its_published_memory():
+    limits = Limits(vocab_size=50257, device="cuda")
+    assert 15 * GIB < predict(GPT_354M, limits).memory_bytes < 24.3 * GIB
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(RailsError, match="device must be cpu or cuda, not tpu"):
+        Limits(device="tpu")
 
 
 def test_far_measurements_give_way_to_near_ones():
@@ -161,7 +182,8 @@ def test_a_run_predicted_over_memory_is_blocked_with_both_figures(propose):
     limits = Limits(memory_bytes=2 * GIB, vocab_size=2048, measurements=[measured(menu.defaults(), GIB)])
     assert gate(propose("n_layer", 5), menu.defaults(), menu, (), limits).passed
     verdict = gate(propose("n_layer", 48), menu.defaults(), menu, (), limits)
-    assert verdict.rail == "fit" and "GiB is over the limit of 2.00 GiB" in verdict.reason
+    assert verdict.rail == "fit"
+    assert "GiB, with 15% to spare, is over the limit of 2.00 GiB" in verdict.reason
 
 
 def test_a_run_predicted_over_time_is_blocked_with_both_figures(propose):

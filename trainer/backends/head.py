@@ -44,7 +44,11 @@ class _Nats(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient.detach().mul_(gradients[0][:, None]), None, None, None, None
+        gradient, rows = gradient.detach(), _rows_at_a_time(gradient)
+        # Part by part: a CPU would turn all of it to float32 and back for a product of two types.
+        for part, upstream in zip(gradient.split(rows), gradients[0].split(rows), strict=True):
+            part.mul_(upstream[:, None])
+        return gradient, None, None, None, None
 
 
 def _costs(logits: Tensor, targets: Tensor, softcap: float, z_loss: float) -> Tensor:
