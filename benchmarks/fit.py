@@ -1,6 +1,6 @@
 """How well the fit rail predicts peak memory and training time, on real runs that it has not seen.
 
-    python benchmarks/fit.py [--runs 60] [--held-out 30] [--seed 0]
+    python benchmarks/fit.py [--runs 60] [--held-out 30] [--seed 0] [--json FILE]
 
 Recipes are drawn from the menu of cpu-nano-wide, every second one wider and deeper than that menu goes, and trained for
 a few steps and scored, in turns, by one warm worker on one core. With the first 0, 1, 4, 16, ... of them known, the
@@ -8,10 +8,12 @@ held-out rest is predicted. A limit is then laid at each held-out run's own size
 """
 
 import argparse
+import json
 import random
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from noise import serve
@@ -80,6 +82,7 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=60)
     options.add_argument("--held-out", type=int, default=30, help="of the runs, the last ones")
     options.add_argument("--seed", type=int, default=0, help="of the draw")
+    options.add_argument("--json", type=Path, metavar="FILE", help="every run")
     chosen = options.parse_args()
     if not 0 < chosen.held_out < chosen.runs:
         options.error("--held-out: above 0 and below --runs")
@@ -87,6 +90,8 @@ def main() -> None:
     recipes = [draw(menu, generator, larger=bool(i % 2)) for i in range(chosen.runs)]
     with tempfile.TemporaryDirectory() as folder:
         runs = measure(recipes, Path(folder))
+    if chosen.json:
+        chosen.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
     known, held_out = runs[: -chosen.held_out], runs[-chosen.held_out :]
     sizes = [run.peak_memory_bytes / 2**20 for run in held_out]
     print(f"{len(held_out)} held-out runs of {min(sizes):,.0f} to {max(sizes):,.0f} MiB; errors: median, 90th, worst")

@@ -12,7 +12,9 @@ from rails.values import RailsError, Value, clean
 
 GIB = 2**30
 BUDGETS = ("tokens", "steps", "seconds")
-NEAREST = 9  # measurements that correct one prediction
+NEAREST = 9  # measurements of other shapes that correct one prediction
+# How many of them what was worked out is worth: one run may be off by as much as the prediction.
+WORTH_RUNS = 4
 
 # What a run holds besides its tensors, and how much room tensors take in all. CPU: resident memory, so libraries and
 # what lies between tensors count, fitted to `benchmarks/fit.py`. GPU: what torch has allocated, not measured yet.
@@ -70,15 +72,13 @@ class Limits:
 
     @cached_property
     def _memory_samples(self) -> "_Samples":
-        """Measured over worked-out bytes on a GPU; on a CPU measured less worked-out ones: there libraries are most."""
+        """By how much runs took more than was worked out."""
         samples = _Samples()
         for run in self.measurements:
             if run.peak_memory_bytes > 0 and (shape := self.shape(run.recipe)) is not None:
                 worked_out = _worked_out_bytes(shape)
-                if self.device == "cpu":
-                    samples.add(shape, worked_out, run.peak_memory_bytes - worked_out)
-                else:
-                    samples.add(shape, worked_out, run.peak_memory_bytes / worked_out)
+                excess = (run.peak_memory_bytes - worked_out) / _unit_of_excess(worked_out, shape)
+                samples.add(shape, worked_out, excess)
         return samples
 
     @cached_property
@@ -112,11 +112,11 @@ class _Samples:
         self.by_shape.setdefault(shape, []).append(figure)
         self.by_size.setdefault(shape.precision, []).append((math.log(size), figure))
 
-    def near(self, shape: Shape, size: float) -> float | None:
-        """The median for this very shape, else of the few runs nearest in size; another precision only when none has
-        this. None without any."""
+    def near(self, shape: Shape, size: float) -> tuple[float, float] | None:
+        """The median and its weight, from 0 to 1: for this very shape, else of the few runs nearest in size; another
+        precision only when none has this. None without any."""
         if same := self.by_shape.get(shape):
-            return median(same)
+            return median(same), 1.0
         if not self.is_sorted:
             for run_sizes in self.by_size.values():
                 run_sizes.sort()
@@ -130,7 +130,8 @@ class _Samples:
         log_size = math.log(size)
         middle = bisect_left(runs, (log_size, 0.0))
         window = runs[max(0, middle - NEAREST) : middle + NEAREST]
-        return median(figure for _, figure in sorted(window, key=lambda run: abs(run[0] - log_size))[:NEAREST])
+        nearest = sorted(window, key=lambda run: abs(run[0] - log_size))[:NEAREST]
+        return median(figure for _, figure in nearest), len(nearest) / (len(nearest) + WORTH_RUNS)
 
 
 def predict(recipe: Mapping[str, Value], limits: Limits) -> Prediction | None:
@@ -143,13 +144,10 @@ def predict(recipe: Mapping[str, Value], limits: Limits) -> Prediction | None:
     if shape is None:
         return None
     worked_out = _worked_out_bytes(shape)
-    correction = limits._memory_samples.near(shape, worked_out)
-    if correction is None:
-        memory_bytes = worked_out
-    elif limits.device == "cpu":
-        memory_bytes = max(shape.live_bytes, worked_out + correction)
-    else:
-        memory_bytes = worked_out * correction
+    memory_bytes = worked_out
+    if (found := limits._memory_samples.near(shape, worked_out)) is not None:
+        excess, weight = found
+        memory_bytes = max(shape.live_bytes, worked_out + weight * excess * _unit_of_excess(worked_out, shape))
     return Prediction(shape.params, round(memory_bytes), _seconds(shape, limits))
 
 
@@ -198,9 +196,14 @@ def _worked_out_bytes(shape: Shape) -> float:
     return BASE_BYTES[shape.device] + BYTES_PER_LIVE_BYTE[shape.device] * shape.live_bytes
 
 
+def _unit_of_excess(worked_out: float, shape: Shape) -> float:
+    """A GPU's excess goes with the size; a CPU's is mostly another set of libraries, the same for all."""
+    return worked_out if shape.device == "cuda" else 1.0
+
+
 def _tokens_per_second(shape: Shape, limits: Limits) -> float | None:
-    speed = limits._speed_samples.near(shape, shape.work_per_token)
-    return None if speed is None else speed / shape.work_per_token
+    found = limits._speed_samples.near(shape, shape.work_per_token)
+    return None if found is None else found[0] / shape.work_per_token
 
 
 def _seconds(shape: Shape, limits: Limits) -> float | None:
