@@ -1,10 +1,11 @@
 """How well the fit rail predicts peak memory and training time, on real runs that it has not seen.
 
-    python benchmarks/fit.py [--runs 60] [--held-out 30] [--seed 0] [--json FILE]
+    python benchmarks/fit.py [--runs 60] [--json FILE]      # or --from FILE, to look at the same runs again
 
 Recipes are drawn from the menu of cpu-nano-wide, every second one wider and deeper than that menu goes, and trained for
-a few steps and scored, in turns, by one warm worker on one core. With the first 0, 1, 4, 16, ... of them known, the
-held-out rest is predicted. A limit is then laid at each held-out run's own size: what the rail passes must fit.
+a few steps and scored, in turns, by one warm worker on one core. Then the runs are divided at random again and again:
+half are held out, of the other half 0, 1, 4, 16, ... are known. A limit is laid at each held-out run's own size: what
+the rail passes must fit.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import random
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from noise import serve
@@ -35,7 +36,8 @@ LARGER: dict[str, tuple[Value, ...]] = {
     "seq_len": (128, 256, 512, 1024),
 }
 MOST_TOKENS = 4096  # in one pass of a larger recipe, so that the whole takes minutes
-KNOWN = (0, 1, 4, 16)
+KNOWN = (0, 1, 4, 16, 30)
+DIVISIONS = 12
 
 
 def draw(menu: Menu, generator: random.Random, larger: bool) -> dict[str, Value]:
@@ -79,47 +81,53 @@ def measure(recipes: Sequence[dict[str, Value]], folder: Path) -> list[Measureme
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--runs", type=int, default=60)
-    options.add_argument("--held-out", type=int, default=30, help="of the runs, the last ones")
-    options.add_argument("--seed", type=int, default=0, help="of the draw")
-    options.add_argument("--json", type=Path, metavar="FILE", help="every run")
+    options.add_argument("--runs", type=int, default=60, help="at least 20")
+    options.add_argument("--json", type=Path, metavar="FILE", help="where to write every run")
+    options.add_argument("--from", type=Path, metavar="FILE", dest="source", help="read the runs instead")
     chosen = options.parse_args()
-    if not 0 < chosen.held_out < chosen.runs:
-        options.error("--held-out: above 0 and below --runs")
-    generator, menu = random.Random(chosen.seed), load_preset("cpu-nano-wide").menu
-    recipes = [draw(menu, generator, larger=bool(i % 2)) for i in range(chosen.runs)]
-    with tempfile.TemporaryDirectory() as folder:
-        runs = measure(recipes, Path(folder))
+    if chosen.source:
+        runs = [Measurement(**run) for run in json.loads(chosen.source.read_text())]
+    else:
+        generator, menu = random.Random(0), load_preset("cpu-nano-wide").menu
+        recipes = [draw(menu, generator, larger=bool(i % 2)) for i in range(max(20, chosen.runs))]
+        with tempfile.TemporaryDirectory() as folder:
+            runs = measure(recipes, Path(folder))
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
-    known, held_out = runs[: -chosen.held_out], runs[-chosen.held_out :]
-    sizes = [run.peak_memory_bytes / 2**20 for run in held_out]
-    print(f"{len(held_out)} held-out runs of {min(sizes):,.0f} to {max(sizes):,.0f} MiB; errors: median, 90th, worst")
-    for count in sorted({*KNOWN, len(known)}):
-        if count > len(known):
-            continue
-        limits = Limits(BUDGET, vocab_size=2048, measurements=known[:count])
-        memory, seconds, passed, died = [], [], 0, 0
+    sizes = [run.peak_memory_bytes / 2**20 for run in runs]
+    print(f"{len(runs)} runs of {min(sizes):,.0f} to {max(sizes):,.0f} MiB; errors: median, 90th percentile, worst")
+    for name, part in (("of the menu", runs[::2]), ("larger", runs[1::2]), ("both", runs)):
+        for count in KNOWN:
+            if count <= len(part) // 2 + 1:
+                print(f"{name:11} {count:2} known: {evaluate(part, count)}")
+
+
+def evaluate(runs: list[Measurement], count: int) -> str:
+    """Errors over all divisions, and what the rail passes."""
+    memory: list[float] = []
+    seconds: list[float] = []
+    passed = over = 0
+    for division in range(DIVISIONS):
+        shuffled = random.Random(division).sample(runs, len(runs))
+        known, held_out = shuffled[:count], shuffled[max(count, len(runs) // 2) :]
+        limits = Limits(BUDGET, vocab_size=2048, measurements=known)
         for run in held_out:
             prediction = predict(run.recipe, limits)
             assert prediction is not None
             memory.append(abs(prediction.memory_bytes / run.peak_memory_bytes - 1))
             if prediction.seconds is not None:
                 seconds.append(abs(prediction.seconds / run.train_seconds - 1))
-            for limit in (other.peak_memory_bytes for other in held_out):
-                tight = Limits(BUDGET, limit, vocab_size=2048, measurements=known[:count])
-                if fit_fault(run.recipe, tight) is None:
+            for other in held_out:
+                if fit_fault(run.recipe, replace(limits, memory_bytes=other.peak_memory_bytes)) is None:
                     passed += 1
-                    died += run.peak_memory_bytes > limit
-        time = f"time {_percentiles(seconds)}" if seconds else "time unknown"
-        print(
-            f"{count:3} known: memory {_percentiles(memory)}; {time}; {died} of {passed} passed at a limit were over it"
-        )
+                    over += run.peak_memory_bytes > other.peak_memory_bytes
+    time = f"time {_percentiles(seconds)}" if seconds else "time unknown"
+    return f"memory {_percentiles(memory)}; {time}; {over} of {passed} passed at a limit were over it"
 
 
 def _percentiles(errors: list[float]) -> str:
     cuts = statistics.quantiles(errors, n=10, method="inclusive")
-    return f"{statistics.median(errors):5.1%} {cuts[-1]:5.1%} {max(errors):5.1%}"
+    return f"{statistics.median(errors):.1%} {cuts[-1]:.1%} {max(errors):.1%}"
 
 
 if __name__ == "__main__":

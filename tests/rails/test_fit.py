@@ -190,7 +190,13 @@ def test_a_run_predicted_over_memory_is_blocked_with_both_figures(propose):
     assert gate(propose("n_layer", 5), menu.defaults(), menu, (), limits).passed
     verdict = gate(propose("n_layer", 48), menu.defaults(), menu, (), limits)
     assert verdict.rail == "fit"
-    assert "GiB, with 15% to spare, is over the limit of 1.00 GiB" in verdict.reason
+    assert "GiB, with 25% to spare, is over the limit of 1.00 GiB" in verdict.reason
+
+
+def test_a_shape_that_has_run_here_needs_less_to_spare():
+    limits = Limits(memory_bytes=GIB, vocab_size=2048, measurements=[measured(NANO, round(0.9 * GIB))])
+    assert fit_fault({**NANO, "lr": 0.5}, limits) is None
+    assert "with 25% to spare" in fit_fault(nano(n_layer=7, batch_size=32), limits)
 
 
 def test_a_run_predicted_over_time_is_blocked_with_both_figures(propose):
