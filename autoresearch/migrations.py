@@ -117,3 +117,35 @@ def m002_speed(db: Database) -> None:
         "peak_flops_source TEXT",  # datasheet or measured; NULL likewise
     ):
         db.execute(f"ALTER TABLE runs ADD COLUMN {column}")
+
+
+@migrations()
+def m003_imports(db: Database) -> None:
+    # JSON: format, file, sha256 and what of the source belongs to no trial; NULL: the study was made here
+    db.execute("ALTER TABLE studies ADD COLUMN source TEXT")
+    # what the trial was imported from, verbatim and untrusted; NULL: it was run here
+    db.execute("ALTER TABLE trials ADD COLUMN source TEXT")
+
+
+@migrations()
+def m004_promotions(db: Database) -> None:
+    db.execute("""
+        CREATE TABLE promotions (
+            trial INTEGER NOT NULL REFERENCES trials(number),
+            factor REAL NOT NULL,            -- times the study's budget
+            seed INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('complete', 'failed')),
+            failure TEXT,                    -- NULL unless failed
+            message TEXT NOT NULL,           -- one line about the failure; '' if none
+            failed_step INTEGER,             -- NULL unless it diverged
+            val_bpb REAL,                    -- NULL unless complete, as all measurements below
+            test_bpb REAL,
+            tokens INTEGER, steps INTEGER,
+            train_seconds REAL, total_seconds REAL,
+            energy_joules REAL NOT NULL,
+            energy_source TEXT NOT NULL,     -- nvml, rapl or estimate
+            curve TEXT NOT NULL,             -- JSON [[step, training loss in nats per token], ...]
+            device TEXT,
+            finished_at TEXT NOT NULL,
+            PRIMARY KEY (trial, factor, seed)
+        )""")

@@ -15,11 +15,10 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from autoresearch import migrations as shipped
-from autoresearch import store as store_module
 from autoresearch.config import DecisionRule
 from autoresearch.decide import Comparison, Noise, pool_noise
 from autoresearch.energy import Energy
-from autoresearch.store import Store
+from autoresearch.store import Store, rows
 from autoresearch.trial import Proposal, Run
 from rails import Verdict, recipe_key
 from trainer.protocol import RunResult
@@ -84,7 +83,7 @@ def test_a_database_is_migrated_once(store: Store) -> None:
     before = other(store).execute(applied).fetchall()
     Store(store.path).close()
     assert other(store).execute(applied).fetchall() == before
-    assert [name for name, _ in before] == ["m001_trajectory", "m002_speed"]
+    assert [name for name, _ in before] == ["m001_trajectory", "m002_speed", "m003_imports", "m004_promotions"]
 
 
 def test_a_database_of_an_earlier_version_is_upgraded_with_what_is_in_it(
@@ -99,7 +98,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_with_what_is_in_it(
     def m999_mood(db: Database) -> None:
         db.execute("ALTER TABLE trials ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm'")
 
-    monkeypatch.setattr(store_module, "migrations", newer)
+    monkeypatch.setattr(rows, "migrations", newer)
     upgraded = Store(store.path)
     assert [row["mood"] for row in upgraded.db.query("SELECT mood FROM trials")] == ["calm", "calm"]
     assert [trial.number for trial in upgraded.trials()] == [0, 1]
@@ -117,7 +116,7 @@ def test_a_migration_that_fails_changes_nothing_and_can_be_tried_again(
         raise RuntimeError("no room on disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "migrations", broken)
+        patch.setattr(rows, "migrations", broken)
         with pytest.raises(RuntimeError):
             Store(store.path)
     assert "mood" not in {row[1] for row in other(store).execute("PRAGMA table_info(trials)")}
@@ -237,8 +236,8 @@ def test_only_a_complete_trial_can_have_a_score(store: Store) -> None:
         "UPDATE runs SET state = 'lost'",
         "UPDATE runs SET purpose = 'fun'",
         "UPDATE studies SET control = 'dance'",
-        "INSERT INTO studies SELECT 2, name, created_at, settings, menu_sha256, data_dir, data_sha256, incumbent, "
-        "incumbent_commit, control FROM studies",
+        "INSERT INTO studies (id, name, created_at, settings, menu_sha256, incumbent, incumbent_commit, control) "
+        "SELECT 2, name, created_at, settings, menu_sha256, incumbent, incumbent_commit, control FROM studies",
         "INSERT INTO runs SELECT * FROM runs",
     ],
 )

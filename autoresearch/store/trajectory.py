@@ -1,20 +1,15 @@
-"""The trajectory in SQLite, the single source of truth: every method is one transaction, all SQL is here."""
+"""The trajectory of a study in its database: trials, proposals, runs and events; every method is one transaction."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
-
-from sqlite_utils import Database
 
 from autoresearch.decide import Comparison, Noise, Runs
 from autoresearch.energy import Energy
-from autoresearch.errors import UserError
-from autoresearch.migrations import migrations
-from autoresearch.trial import Clock, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso, utc_now
+from autoresearch.store.rows import Rows
+from autoresearch.trial import Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
 from rails import Verdict
 from trainer.protocol import RunResult
 
@@ -24,26 +19,8 @@ _TRIAL_FIELDS = tuple(Trial.__dataclass_fields__)
 _RUN_FIELDS = tuple(Run.__dataclass_fields__)
 
 
-class Store:
-    """study.db of one study. Opens (and migrates) the file, or makes it. Raises UserError if it is no database."""
-
-    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
-        self.path = path
-        self.clock = clock
-        try:
-            self.db = Database(str(path))
-            self.db.enable_wal()
-            self.db.execute("PRAGMA foreign_keys = ON")
-            self.db.execute("PRAGMA busy_timeout = 10000")
-            migrations.apply(self.db)
-        except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{path} cannot be opened ({error}): the study is damaged, or the folder may not be written; "
-                "restore it from a copy, or mend its rights"
-            ) from None
-
-    def close(self) -> None:
-        self.db.close()
+class Trajectory(Rows):
+    """What the study loop writes and everybody reads."""
 
     # --- the study ---
 
@@ -339,24 +316,8 @@ class Store:
         names = ", ".join(f'"{name}" = ?' for name in values)
         self.db.execute(f"UPDATE trials SET {names} WHERE number = ?", [*values.values(), number])
 
-    def _insert(self, table: str, **values: Any) -> int:
-        names, marks = ", ".join(f'"{name}"' for name in values), ", ".join("?" for _ in values)
-        cursor = self.db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(values.values()))
-        return int(cursor.lastrowid or 0)
-
     def _event(self, kind: str, message: str, trial: int | None = None) -> None:
         self._insert("events", at=iso(self.clock()), kind=kind, trial=trial, message=message)
-
-    def _rows(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
-        return list(self.db.query(sql, list(values)))
-
-    def _first(self, sql: str, values: Iterable[Any] = ()) -> dict[str, Any] | None:
-        return next(iter(self._rows(sql, values)), None)
-
-    def _one(self, sql: str, values: Iterable[Any] = ()) -> dict[str, Any]:
-        row = self._first(sql, values)
-        assert row is not None, "a study's database holds its study"
-        return row
 
 
 def _trial(row: dict[str, Any]) -> Trial:
