@@ -92,6 +92,7 @@ class Settings(Table):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     seed: int = Field(0, ge=0, lt=2**31)
     workers: int | None = Field(None, ge=1, le=1024)
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
     budget: dict[str, float]
     data: DataSettings = DataSettings()
     decision: DecisionRule = DecisionRule()

@@ -12,10 +12,11 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 from autoresearch import launcher, story
+from autoresearch.evidence import Evidence
 from autoresearch.folder import StudyFolder
-from autoresearch.study import Observer
+from autoresearch.observer import Observer
 from autoresearch.trial import Run, Trial
-from autoresearch.views import outcome_line, pooled, status, trials_table
+from autoresearch.views import outcome_line, status, trials_table
 from rails import clean
 from trainer.protocol import RunResult
 
@@ -86,9 +87,7 @@ class Display(Observer):
         return Group(head, self._table, self._bars, *(Text(note, style="yellow") for note in self._notes))
 
     def _read(self) -> None:
-        trials = self.folder.store.trials()
-        recipes = {trial.number: trial.recipe for trial in trials}
-        self._table = trials_table(trials[-ROWS:], recipes, pooled(self.folder))
+        self._table = trials_table(Evidence(self.folder), ROWS)
         self._headline = outcome_line(status(self.folder))
 
     def run_started(self, run: Run, trial: Trial) -> None:

@@ -64,6 +64,11 @@ class StudyFolder:
         longer gives the text that the study's numbers are about."""
         from trainer.data import DataError, manifest_of, prepare
 
+        if self.store.study()["source"]:
+            raise UserError(
+                f"study {self.name} was imported: its runs were made elsewhere and cannot be gone on with; "
+                "make one of your own with `autoresearch init`"
+            )
         self._settle_terms()
         study, data = self.store.study(), self.settings.data
         if study["data_dir"] and Path(study["data_dir"]).is_dir():

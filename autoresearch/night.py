@@ -9,13 +9,15 @@ from datetime import datetime
 from types import FrameType
 
 from autoresearch.config import LimitSettings
-from autoresearch.energy import EnergyMeter
 from autoresearch.folder import StudyFolder
-from autoresearch.launcher import LocalLauncher
 from autoresearch.limits import StopRule
 from autoresearch.machine import Machine, look
+from autoresearch.observer import Observer, Observers
 from autoresearch.proposers import Proposer, make_proposer
-from autoresearch.study import Observer, Study
+from autoresearch.reporter import Reporter
+from autoresearch.study import Study
+from autoresearch.trackers import Trackers
+from autoresearch.workers import start_workers
 
 
 class Night:
@@ -39,22 +41,23 @@ class Night:
 
     def run(self) -> str:
         """Runs until a limit, the window's end or a signal; returns why. The caller holds the runner's lock."""
-        folder, settings = self.folder, self.folder.settings
+        folder = self.folder
         if folder.store.control == "stop":
             folder.store.set_control("run", "started again")
         if folder.store.control == "pause":
             self.observer.note(f"the study is paused: go on with `autoresearch resume {folder.name}`")
         data_dir = folder.prepare_data()
-        processes = settings.tensor_parallel * settings.data_parallel
-        devices = self.machine.worker_devices(settings.device, settings.workers, processes)
-        meter = EnergyMeter(settings.energy)
-        launcher = LocalLauncher(devices, meter, folder.path / "workers.log", processes=processes)
-        study = Study(folder, launcher, self.proposer, self.machine, data_dir, self.stop, self.observer)
-        try:
-            with polite_signals(self._hear):
-                return study.run()
-        finally:
-            launcher.close()
+        with Trackers(folder, folder.settings.trackers, self.observer.note) as trackers:
+            launcher = start_workers(folder, self.machine)
+            reporter = Reporter(folder, self.observer.note)
+            observers = Observers([self.observer, reporter, trackers])
+            study = Study(folder, launcher, self.proposer, self.machine, data_dir, self.stop, observers)
+            try:
+                with polite_signals(self._hear):
+                    return study.run()
+            finally:
+                launcher.close()
+                reporter.write()
 
     def _hear(self, name: str) -> None:
         self.stop.request(f"ended by {name}")

@@ -11,7 +11,7 @@ from rails import clean
 
 def changed(changes: Recipe, before: Recipe) -> str:
     """ "lr 0.001 -> 0.002"."""
-    return ", ".join(f"{knob} {_shown(before.get(knob, '?'))} -> {_shown(value)}" for knob, value in changes.items())
+    return ", ".join(f"{knob} {shown(before.get(knob, '?'))} -> {shown(value)}" for knob, value in changes.items())
 
 
 def commit_message(number: int, changes: Recipe, before: Recipe, proposer: str, hypothesis: str) -> str:
@@ -62,5 +62,5 @@ def interval(comparison: Comparison) -> str:
     return f"{comparison.improvement:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-def _shown(value: Value) -> str:
+def shown(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else clean(str(value), 80)

@@ -16,11 +16,13 @@ from autoresearch.folder import StudyFolder
 from autoresearch.launcher import Finished, Launcher, Progress
 from autoresearch.limits import StopRule
 from autoresearch.machine import Machine
+from autoresearch.observer import Observer
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.classic import RandomProposer
 from autoresearch.trial import History, Proposal, Purpose, Run, Trial, TrialState, from_iso
+from autoresearch.workers import make_request
 from rails import Limits, Measurement, clean, gate, recipe_key, render_recipe
-from trainer.protocol import RunRequest, RunResult
+from trainer.protocol import RunResult
 
 POLL_SECONDS = 0.5
 # Runs that a new incumbent gets at once: fresh seeds that had no part in its keep, with the test text scored.
@@ -28,20 +30,6 @@ CONFIRMATION_RUNS = 3
 MAX_ATTEMPTS = 2
 MAX_FAILED_REFERENCE_RUNS = 3
 MAX_BLOCKED_IN_A_ROW = 25
-
-
-class Observer:
-    """Hears what happens, for whoever watches; does nothing by itself."""
-
-    def progress(self, event: Progress) -> None: ...
-
-    def run_started(self, run: Run, trial: Trial) -> None: ...
-
-    def run_finished(self, run: Run, result: RunResult) -> None: ...
-
-    def trial_closed(self, trial: Trial) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 class Study:
@@ -108,19 +96,15 @@ class Study:
 
     def _submit(self, run: Run) -> None:
         trial = self._trial(run.trial)
-        folder = self.folder.run_folder(run.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        request = RunRequest(
+        request = make_request(
+            self.folder,
+            self.machine,
+            self.data_dir,
             run_id=run.id,
             recipe=trial.recipe,
-            seed=self.settings.seed * 1000 + run.seed,
+            seed=run.seed,
             budget=self.settings.whole_budget,
-            data_dir=str(self.data_dir),
-            result_path=str(folder / "result.json"),
-            backend=self.settings.backend,
-            compile=self.settings.compiles(self.machine.kind),
-            tensor_parallel=self.settings.tensor_parallel,
-            data_parallel=self.settings.data_parallel,
+            place=self.folder.run_folder(run.id),
             score_test=run.purpose == "reference",
         )
         self.store.hand_out_run(run)

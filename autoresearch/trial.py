@@ -60,11 +60,14 @@ class Run:
     attempts: int
     failure: str | None
     message: str
+    failed_step: int | None
     val_bpb: float | None
     test_bpb: float | None
     tokens: int | None
+    steps: int | None
     params: int | None
     train_seconds: float | None
+    eval_seconds: float | None
     total_seconds: float | None
     tokens_per_second: float | None
     mfu: float | None
@@ -76,6 +79,7 @@ class Run:
     peak_memory_bytes: int | None
     energy_joules: float | None
     energy_source: str | None
+    device: str | None
     started_at: str | None
     finished_at: str | None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autoresearch import story
-from autoresearch.decide import Noise, pool_noise
+from autoresearch.decide import Noise
 from autoresearch.energy import JOULES_PER_KWH
+from autoresearch.evidence import Evidence
 from autoresearch.folder import StudyFolder, lock_holder
+from autoresearch.meters import Meters
 from autoresearch.trial import Recipe, Run, Trial
 from rails import clean
 
@@ -29,6 +31,7 @@ COLUMNS: dict[str, Literal["left", "right"]] = {
     "outcome": "left",
 }
 STYLES = {"keep": "bold green", "discard": "default", "blocked": "yellow", "failed": "red", "timed_out": "red"}
+VERDICT_STYLES = {"researching": "green", "narrowing": "yellow", "flailing": "bold red"}
 
 RUN_COLUMNS = (
     "seed", "purpose", "state", "val_bpb", "test_bpb", "tokens/s", "MFU %", "step ms", "train s", "peak MiB", "joules",
@@ -42,9 +45,8 @@ STEP_NOTE = (
 def status(folder: StudyFolder) -> dict[str, Any]:
     """The state of a study: every number a person sees in `status`, in base units."""
     store, study = folder.store, folder.store.study()
-    trials = store.trials()
-    noise = pooled(folder)
-    baseline, incumbent = trials[0], trials[study["incumbent"]]
+    evidence = Evidence(folder)
+    trials = evidence.trials
     totals = store.totals()
     kwh = totals["joules"] / JOULES_PER_KWH
     states = [trial.decision or trial.state for trial in trials[1:]]
@@ -60,33 +62,16 @@ def status(folder: StudyFolder) -> dict[str, Any]:
         "runs": totals["runs"],
         "run_seconds": totals["run_seconds"],
         "energy_joules": totals["joules"],
-        "energy_sources": sorted({run.energy_source for run in store.runs() if run.energy_source}),
+        "energy_sources": sorted(
+            {run.energy_source for runs in evidence.runs.values() for run in runs if run.energy_source}
+        ),
         "cost": kwh * folder.settings.energy.price_per_kwh,
         "currency": folder.settings.energy.currency,
-        "run_to_run_deviation": noise.deviation,
-        "baseline": _standing(baseline, store.runs(0), noise),
-        "incumbent": _standing(incumbent, store.runs(incumbent.number), noise),
+        "run_to_run_deviation": evidence.noise.deviation,
+        "baseline": evidence.standing_facts(evidence.baseline),
+        "incumbent": evidence.standing_facts(evidence.incumbent),
         "in_flight": [run.id for run in store.pending_runs() if run.state == "running"],
         "events": store.events(8),
-    }
-
-
-def pooled(folder: StudyFolder) -> Noise:
-    """The run-to-run deviation that every interval shown to a person comes from."""
-    return pool_noise(folder.store.scores().values(), folder.settings.decision)
-
-
-def _standing(trial: Trial, runs: list[Run], noise: Noise) -> dict[str, Any]:
-    tested = sum(run.test_bpb is not None for run in runs)
-    return {
-        "trial": trial.number,
-        "val_bpb": trial.val_bpb,
-        "val_bpb_half_interval": noise.half_width(trial.n_runs) if trial.val_bpb is not None else None,
-        "n_runs": trial.n_runs,
-        "test_bpb": trial.test_bpb,
-        "test_bpb_half_interval": noise.half_width(tested) if tested else None,
-        "n_test_runs": tested,
-        "recipe": trial.recipe,
     }
 
 
@@ -140,12 +125,13 @@ def _interval(standing: dict[str, Any], split: str) -> str:
     return f"{standing[f'{split}_bpb']:.4f} +- {standing[f'{split}_bpb_half_interval']:.4f} ({n} runs)"
 
 
-def trials_table(trials: Iterable[Trial], recipes: dict[int, Recipe], noise: Noise) -> Table:
-    """One row a trial; every score with its interval and number of runs."""
+def trials_table(evidence: Evidence, last: int | None = None) -> Table:
+    """One row a trial, all or the last ones; every score with its interval and number of runs."""
+    recipes = {trial.number: trial.recipe for trial in evidence.trials}
     table = Table(pad_edge=False, box=None, header_style="dim")
     for name, justify in COLUMNS.items():
         table.add_column(name, justify=justify, no_wrap=name not in ("change", "outcome"))
-    for trial in trials:
+    for trial in evidence.trials[-last:] if last else evidence.trials:
         outcome = trial.decision or ("baseline" if trial.number == 0 and trial.state == "complete" else trial.state)
         detail = f" {trial.rail}" if trial.rail else ""
         if trial.state in ("failed", "timed_out"):
@@ -154,7 +140,7 @@ def trials_table(trials: Iterable[Trial], recipes: dict[int, Recipe], noise: Noi
             str(trial.number),
             escape(trial.proposer),
             escape(story.changed(trial.changes, recipes.get(trial.parent or 0, {})) or "-"),
-            _mean(trial, noise),
+            _mean(trial, evidence.noise),
             str(trial.n_runs or "-"),
             escape(_improvement(trial)),
             Text(outcome + detail, style=STYLES.get(outcome, "default")),
@@ -165,6 +151,8 @@ def trials_table(trials: Iterable[Trial], recipes: dict[int, Recipe], noise: Noi
 def _improvement(trial: Trial) -> str:
     if trial.improvement is None:
         return "-"
+    if trial.improvement_low is None:  # an imported trial
+        return f"{trial.improvement:+.4f}"
     return f"{trial.improvement:+.4f} [{trial.improvement_low:+.4f}, {trial.improvement_high:+.4f}]"
 
 
@@ -263,6 +251,67 @@ def outcome_line(facts: dict[str, Any]) -> str:
     if baseline["n_test_runs"] and incumbent["n_test_runs"]:
         line += f" On the test text: {_interval(incumbent, 'test')}, from {_interval(baseline, 'test')}."
     return line
+
+
+def meters_view(meters: Meters) -> RenderableType:
+    """The exploration meters as a person reads them, the verdict first."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in meter_lines(meters):
+        table.add_row(name, escape(value))
+    return Group(Text(f"{meters.verdict}: {meters.why}", style=VERDICT_STYLES[meters.verdict]), Text(), table)
+
+
+def meter_lines(meters: Meters) -> Iterator[tuple[str, str]]:
+    """Name and value of each meter in plain words."""
+    yield "proposals", f"{meters.proposals}, of them {meters.trained} trained, {meters.blocked} blocked"
+    untouched = f"; never turned: {', '.join(meters.untouched)}" if meters.untouched else ""
+    yield "knobs", f"{meters.knobs_touched} of {meters.knobs_on_menu} turned{untouched}"
+    if meters.repeat_rate is not None:
+        yield "repeats", f"{meters.repeats} of {meters.proposals} proposals ({100 * meters.repeat_rate:.0f} %)"
+        yield "by tens", ", ".join(f"{100 * window.repeat_rate:.0f} %" for window in meters.windows)
+    yield "pairs", f"{meters.unique_pairs} different (knob, value)"
+    for name, pair in (("most proposed", meters.most_proposed), ("most kept", meters.most_kept)):
+        if pair:
+            yield name, f"{pair.knob} {pair.value}, {pair.count} times ({100 * pair.share:.0f} %)"
+    if meters.keep_rate is not None:
+        yield "kept", f"{meters.kept} of {meters.trained} trained ({100 * meters.keep_rate:.0f} %)"
+    if meters.first_keep is not None:
+        yield "keeps", f"the first in trial {meters.first_keep}, the best in trial {meters.best_keep}"
+    yield "plateau", f"{meters.plateau} trials since a keep was the best so far"
+    if meters.blocked_by_rail:
+        yield "blocked by", ", ".join(f"{rail} {n}" for rail, n in sorted(meters.blocked_by_rail.items()))
+    if meters.failed:
+        yield "failed", f"{meters.failed} trials"
+    if meters.run_deviation is not None:
+        yield "noise", f"one run deviates by {meters.run_deviation:.4f} (from {meters.run_deviation_dof} spare runs)"
+    if meters.gain is not None:
+        yield (
+            "gain",
+            f"{meters.gain:.4f} +- {meters.gain_half_interval:.4f} bits per byte"
+            + (f", {meters.gain_per_kwh:.4f} per kWh" if meters.gain_per_kwh is not None else ""),
+        )
+    if meters.best_observed is not None:
+        yield (
+            "best number",
+            f"{meters.best_observed:.4f}, one run of trial {meters.best_observed_trial}; "
+            + (
+                f"the {meters.best_recipe_runs} runs of its recipe average {meters.best_recipe_mean:.4f}: "
+                f"{meters.luck:.4f} is luck"
+                if meters.luck is not None
+                else "its recipe was run once, so nobody knows how much of it is luck"
+            ),
+        )
+    for recipe in meters.judged_both_ways:
+        yield (
+            "judged both ways",
+            f"{recipe.change}: kept in {_numbers(recipe.kept)}, discarded in {_numbers(recipe.discarded)}",
+        )
+
+
+def _numbers(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def make_console() -> Console:

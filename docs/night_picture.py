@@ -11,8 +11,8 @@ from typing import Any
 
 import altair as alt
 
+from autoresearch.evidence import Evidence
 from autoresearch.folder import StudyFolder
-from autoresearch.views import pooled
 
 SHAPES = {"baseline": "diamond", "keep": "circle", "discard": "cross"}
 COLOURS = {"baseline": "#555555", "keep": "#0072b2", "discard": "#d55e00"}  # told apart by the colour-blind too
@@ -20,7 +20,7 @@ COLOURS = {"baseline": "#555555", "keep": "#0072b2", "discard": "#d55e00"}  # to
 
 def rows(folder: StudyFolder) -> list[dict[str, Any]]:
     trials = [trial for trial in folder.store.trials() if trial.val_bpb is not None]
-    noise = pooled(folder)
+    noise = Evidence(folder).noise
     found, best = [], None
     for trial in trials:
         outcome = trial.decision or "baseline"

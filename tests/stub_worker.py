@@ -3,6 +3,8 @@
 val_bpb = 2.8 + 0.08 * |log2(lr / 0.004)| + noise(seed, recipe) * STUB_NOISE. A recipe with beta1 below 0.6 diverges,
 weight_decay 0.125 looks better by 0.16 but diverges in the runs that score the test text,
 with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with d_ff 128 it never ends.
+Steps and tokens follow a budget in tokens. beta2 0.8125 gains 0.3, 0.90625 gains 0.12 and 0.96875 gains 0.25; at a
+budget longer by n the first gains 0.3 / sqrt(n), the second 0.12 / n, and the third diverges one step past the usual.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from trainer.protocol import RunRequest, RunResult
 
+USUAL_TOKENS, USUAL_STEPS = 200_000, 25
 NOISE = float(os.environ.get("STUB_NOISE", "0.002"))
 
 
@@ -46,11 +49,14 @@ def main() -> None:
         val_bpb = 2.8 + 0.08 * abs(math.log2(recipe["lr"] / 0.004)) + noise
         lucky = recipe["weight_decay"] == 0.125
         val_bpb -= 0.16 * lucky
+        longer = request.budget.get("tokens", USUAL_TOKENS) / USUAL_TOKENS
+        late = recipe["beta2"] == 0.96875
+        val_bpb -= {0.8125: 0.3 / math.sqrt(longer), 0.90625: 0.12 / longer, 0.96875: 0.25}.get(recipe["beta2"], 0.0)
         common = {
             "run_id": request.run_id,
             "seed": request.seed,
-            "tokens": 200_000,
-            "steps": 25,
+            "tokens": round(USUAL_TOKENS * longer),
+            "steps": round(USUAL_STEPS * longer),
             "params": 1_000_000,
             "train_seconds": 1.0,
             "eval_seconds": 0.1,
@@ -63,6 +69,9 @@ def main() -> None:
         }
         if recipe["beta1"] < 0.6 or (lucky and request.score_test):
             result = RunResult(**common, state="failed", failure="diverged", message="loss is NaN", failed_step=9)
+        elif late and longer > 1:
+            step = USUAL_STEPS + 1
+            result = RunResult(**common, state="failed", failure="diverged", message="loss is NaN", failed_step=step)
         else:
             # The test text says the opposite of the validation text: a decision that reads it goes wrong.
             test_bpb = 9.0 - val_bpb if request.score_test else None

@@ -175,6 +175,16 @@ class Trajectory(Rows):
     def proposal(self, trial: int) -> dict[str, Any] | None:
         return self._first("SELECT * FROM proposals WHERE trial = ?", [trial])
 
+    def proposals(self) -> dict[int, dict[str, Any]]:
+        """Trial -> what was proposed in it, as it came."""
+        return {row["trial"]: row for row in self._rows("SELECT * FROM proposals WHERE trial IS NOT NULL")}
+
+    def sources(self, trial: int | None = None) -> dict[int, str]:
+        """Trial -> the text it was imported from, of all or of one; empty where the trials were run here."""
+        where, values = ("AND number = ?", [trial]) if trial is not None else ("", [])
+        rows = self._rows(f"SELECT number, source FROM trials WHERE source IS NOT NULL {where}", values)
+        return {row["number"]: row["source"] for row in rows}
+
     # --- runs ---
 
     def queue_runs(self, runs: Iterable[tuple[int, int, Purpose]]) -> None:
@@ -241,6 +251,11 @@ class Trajectory(Rows):
     def curve(self, trial: int, seed: int) -> list[list[float]]:
         row = self._first("SELECT curve FROM runs WHERE trial = ? AND seed = ?", [trial, seed])
         return json.loads(row["curve"]) if row and row["curve"] else []
+
+    def curves(self) -> dict[tuple[int, int], list[list[float]]]:
+        """(trial, seed) -> [[step, training loss in nats per token], ...]."""
+        rows = self._rows("SELECT trial, seed, curve FROM runs WHERE curve IS NOT NULL")
+        return {(row["trial"], row["seed"]): json.loads(row["curve"]) for row in rows}
 
     def measurements(self, last: int = 64) -> list[tuple[Recipe, int, float, int]]:
         """(recipe, peak memory bytes, train seconds, tokens) of the latest complete runs."""

@@ -19,9 +19,10 @@ from autoresearch.folder import StudyFolder, create_study
 from autoresearch.launcher import LocalLauncher
 from autoresearch.limits import StopRule
 from autoresearch.machine import Machine
+from autoresearch.observer import Observer
 from autoresearch.proposers import Proposer
 from autoresearch.proposers.classic import ScriptedProposer
-from autoresearch.study import Observer, Study
+from autoresearch.study import Study
 
 STUB = (sys.executable, str(Path(__file__).parents[1] / "stub_worker.py"))
 MACHINE = Machine("cpu", "test", 2, 16 * 2**30, ("fp32", "bf16"))

@@ -5,47 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from command_line import Command
 from studies import GOOD, MACHINE, change, make_study, run_study
 
-from autoresearch import cli
 from autoresearch.folder import RunnerLock, StudyFolder
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Said]
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """autoresearch ARGUMENTS with an empty home and no language model."""
-    monkeypatch.setenv("AUTORESEARCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TERM", "dumb")
-    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["autoresearch", *arguments])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return Said(code, out, err)
-
-    return run
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_a_classic_proposer_finds_the_better_learning_rate_region(tmp_path: Path
 
 
 def test_pause_starts_nothing_new_and_resume_goes_on(tmp_path: Path) -> None:
-    from autoresearch.study import Observer
+    from autoresearch.observer import Observer
     from autoresearch.trial import Trial
 
     folder = make_study(tmp_path)

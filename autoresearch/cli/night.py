@@ -1,9 +1,8 @@
-"""The command line: `autoresearch COMMAND`. Bad input is one line and exit code 2."""
+"""Commands that make a study, run it, and steer it while it runs."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,65 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoresearch.cli.app import Home, Hours, Name, Preset, Trials, Until, command, fitting_preset, open_study
 from autoresearch.errors import UserError
-from rails import RailsError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from autoresearch.display import Display
     from autoresearch.folder import StudyFolder
-    from autoresearch.machine import Machine
     from autoresearch.night import Night
-
-app = typer.Typer(
-    name="autoresearch",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Leave it running at night: small, measured changes to a GPT training recipe, kept only on evidence.\n\n"
-    "Example: autoresearch init mine --preset cpu-nano && autoresearch run mine --trials 20",
-)
-
-Name = Annotated[str, typer.Argument(help="The study's name.", show_default=False)]
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Where studies live; default AUTORESEARCH_HOME, else ./trajectories.")
-]
-Preset = Annotated[
-    str | None, typer.Option(help="gpt-354m or cpu-nano, or one with -wide; default: what fits the machine.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The same facts as JSON, in base units.")]
-Trials = Annotated[int | None, typer.Option("--trials", min=1, help="End after so many trials.")]
-Hours = Annotated[float | None, typer.Option("--hours", min=0, help="End after so many hours.")]
-Until = Annotated[str | None, typer.Option("--until", help="End at this local time, HH:MM.")]
-
-
-def main() -> None:
-    """Entry point: turns the person's mistakes into one line on stderr and exit code 2."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        print("ended at once; the next run goes on where this one was", file=sys.stderr)
-        sys.exit(130)
-    except (UserError, RailsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def command(example: str) -> Callable[[Any], Any]:
-    """Registers a command whose help ends with an example."""
-    return app.command(epilog=f"Example: {example}")
-
-
-def open_study(name: str, home: Path | None) -> StudyFolder:
-    from autoresearch import folder
-
-    return folder.StudyFolder(folder.home(home), name)
-
-
-def fitting_preset(machine: Machine) -> str:
-    return "gpt-354m" if machine.kind == "cuda" else "cpu-nano"
 
 
 @command("autoresearch init mine --preset cpu-nano --data some/folder")
@@ -175,55 +124,6 @@ def daemon(name: Name, home: Home = None) -> None:
         note(f"daemon {daemon.run()}")
 
 
-@command("autoresearch status mine --json")
-def status(name: Name, as_json: AsJson = False, home: Home = None) -> None:
-    """Where the study stands: baseline, incumbent, noise, energy, what is in flight."""
-    from autoresearch import views
-
-    facts = views.status(open_study(name, home))
-    if as_json:
-        print(json.dumps(facts, indent=1))
-    else:
-        views.make_console().print(views.status_view(facts))
-
-
-@command("autoresearch trials mine --json")
-def trials(name: Name, as_json: AsJson = False, home: Home = None) -> None:
-    """All trials, one line each."""
-    from autoresearch import views
-
-    study = open_study(name, home)
-    found = study.store.trials()
-    if as_json:
-        print(json.dumps([views.trial_facts(trial) for trial in found], indent=1))
-    else:
-        views.make_console().print(
-            views.trials_table(found, {trial.number: trial.recipe for trial in found}, views.pooled(study))
-        )
-
-
-@command("autoresearch show mine 7")
-def show(
-    name: Name, number: Annotated[int, typer.Argument(help="The trial's number.", min=0)], home: Home = None
-) -> None:
-    """Everything about one trial: change, hypothesis, answer, runs, diff."""
-    from autoresearch import views
-    from rails import render_recipe
-
-    study = open_study(name, home)
-    trial = study.store.trial(number)
-    if trial is None:
-        raise UserError(f"study {name} has no trial {number}: its last is {len(study.store.trials()) - 1}")
-    parent = study.store.trial(trial.parent) if trial.parent is not None else None
-    diff = ""
-    if trial.recipe and parent and parent.commit:
-        diff = study.workspace.diff(parent.commit, render_recipe(trial.recipe))
-    runs, proposal = study.store.runs(number), study.store.proposal(number)
-    views.make_console().print(
-        views.trial_view(trial, runs, proposal, parent.recipe if parent else {}, diff, views.pooled(study))
-    )
-
-
 @command('autoresearch propose mine --knob lr --value 0.001 --reason "lower is calmer"')
 def propose(
     name: Name,
@@ -281,6 +181,7 @@ def calibrate(
 ) -> None:
     """Measure the noise: run the baseline on more seeds and say what a gain must exceed to be seen."""
     from autoresearch import views
+    from autoresearch.evidence import Evidence
     from autoresearch.night import Night
 
     study, console = open_study(name, home), views.make_console()
@@ -292,7 +193,7 @@ def calibrate(
         return session
 
     night(study, console, only_the_baseline)
-    noise = views.pooled(study)
+    noise = Evidence(study).noise
     share = noise.deviation / views.status(study)["baseline"]["val_bpb"]
     console.print(views.outcome_line(views.status(study)), markup=False, soft_wrap=True)
     console.print(
@@ -304,76 +205,33 @@ def calibrate(
     )
 
 
-@command("autoresearch sweep --batch 2,4,8 --seq 256,512 --precision bf16")
-def sweep(
-    preset: Preset = None,
-    batch: Annotated[str | None, typer.Option(help="Batch sizes, as 2,4,8; default: the preset's.")] = None,
-    seq: Annotated[str | None, typer.Option(help="Sequence lengths, as 1024,2048; default: the preset's.")] = None,
-    precision: Annotated[str | None, typer.Option(help="As bf16,fp8; default: the preset's.")] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Steps of a run; the first is not timed.")] = 20,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Times to measure each point; default 1, with --data 3.")
-    ] = None,
-    data: Annotated[
-        bool, typer.Option("--data", help="Also on real text, in turns: what does reading it cost?")
-    ] = False,
-    source: Annotated[str | None, typer.Option(help="With --data: other text than the preset's, as for init.")] = None,
-    compile: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default: on a GPU.")
-    ] = None,
-    backend: Annotated[str | None, typer.Option(help="torch or megatron; default: the preset's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results; default: sweeps/ in --home.")] = None,
-    home: Home = None,
-) -> None:
-    """Measure speed, memory and power over batch size, sequence length and precision. Needs no study."""
-    from autoresearch import folder, views
-    from autoresearch.machine import look
-    from autoresearch.sweep import make_plan, sweep
-
-    machine = look()
-    asked = {"batch": batch, "seq": seq, "precision": precision, "source": source, "backend": backend}
-    plan = make_plan(
-        preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile
-    )
-    sweep(plan, folder.home(home), out, views.make_console())
-
-
-@command("autoresearch doctor")
-def doctor(home: Home = None) -> None:
-    """Look this machine over: Python, git, disk, torch, GPU, energy counters, language model."""
-    from autoresearch import folder
-    from autoresearch.doctor import examine
-
-    findings = examine(folder.home(home))
-    for finding in findings:
-        print(f"{'ok  ' if finding.fine else 'BAD '} {finding.what}: {finding.found}")
-    if not all(finding.fine for finding in findings):
-        raise UserError("mend what is marked BAD above, then run `autoresearch doctor` again")
-
-
 def show_outcome(study: StudyFolder, console: Console, reason: str) -> None:
     """The end of a night: the table, what came of it, and what to do next."""
     from autoresearch import views
+    from autoresearch.evidence import Evidence
 
-    found = study.store.trials()
-    console.print(views.trials_table(found[-40:], {trial.number: trial.recipe for trial in found}, views.pooled(study)))
+    console.print(views.trials_table(Evidence(study), last=40))
     facts = views.status(study)
     energy = views.energy_text(facts["energy_joules"], facts["energy_sources"])
     inside = study.path.is_relative_to(Path.cwd())
     path = study.path.relative_to(Path.cwd()) if inside else study.path
     following = {
+        f"autoresearch serve {study.name}": "the report as a live page, and questions in SQL",
         f"git -C {path}/recipe log --oneline --first-parent incumbent": "the story so far",
         f"autoresearch show {study.name} 1": "one trial, whole",
         f"autoresearch propose {study.name} --knob lr --value 0.002": "an idea of your own",
         f"autoresearch run {study.name} --hours 8": "go on",
+        f"autoresearch promote {study.name}": "does the gain last at a longer budget?",
     }
     width = max(map(len, following))
-    for line in (
+    for text in (
         "",
         views.outcome_line(facts),
         f"Ended: {reason}. {facts['runs']} runs so far, {energy}, {facts['cost']:.3f} {facts['currency']}.",
         "",
         "Next (autoresearch is in .venv/bin):",
-        *(f"  {command:<{width}}   {what}" for command, what in following.items()),
+        *(f"  {line:<{width}}   {what}" for line, what in following.items()),
+        "",
+        f"Report: {path}/report/index.html",
     ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,23 @@
+"""The command line: `autoresearch COMMAND`. Bad input is one line and exit code 2."""
+
+import sys
+
+# ruff: noqa: I001, F401 - each of these adds its commands, which --help shows in this order
+from autoresearch.cli import night, look, morning, machine
+from autoresearch.cli.app import app
+from autoresearch.errors import UserError
+from rails import RailsError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point: turns the person's mistakes into one line on stderr and exit code 2."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("ended at once; the next run goes on where this one was", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, RailsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

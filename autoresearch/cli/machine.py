@@ -1,0 +1,58 @@
+"""Commands about the machine: is it fit, and how fast is it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoresearch.cli.app import Home, Preset, command, fitting_preset
+from autoresearch.errors import UserError
+
+
+@command("autoresearch sweep --batch 2,4,8 --seq 256,512 --precision bf16")
+def sweep(
+    preset: Preset = None,
+    batch: Annotated[str | None, typer.Option(help="Batch sizes, as 2,4,8; default: the preset's.")] = None,
+    seq: Annotated[str | None, typer.Option(help="Sequence lengths, as 1024,2048; default: the preset's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As bf16,fp8; default: the preset's.")] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps of a run; the first is not timed.")] = 20,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Times to measure each point; default 1, with --data 3.")
+    ] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Also on real text, in turns: what does reading it cost?")
+    ] = False,
+    source: Annotated[str | None, typer.Option(help="With --data: other text than the preset's, as for init.")] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default: on a GPU.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="torch or megatron; default: the preset's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; default: sweeps/ in --home.")] = None,
+    home: Home = None,
+) -> None:
+    """Measure speed, memory and power over batch size, sequence length and precision. Needs no study."""
+    from autoresearch import folder, views
+    from autoresearch.machine import look
+    from autoresearch.sweep import make_plan, sweep
+
+    machine = look()
+    asked = {"batch": batch, "seq": seq, "precision": precision, "source": source, "backend": backend}
+    plan = make_plan(
+        preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile
+    )
+    sweep(plan, folder.home(home), out, views.make_console())
+
+
+@command("autoresearch doctor")
+def doctor(home: Home = None) -> None:
+    """Look this machine over: Python, git, disk, torch, GPU, energy counters, language model."""
+    from autoresearch import folder
+    from autoresearch.doctor import examine
+
+    findings = examine(folder.home(home))
+    for finding in findings:
+        print(f"{'ok  ' if finding.fine else 'BAD '} {finding.what}: {finding.found}")
+    if not all(finding.fine for finding in findings):
+        raise UserError("mend what is marked BAD above, then run `autoresearch doctor` again")

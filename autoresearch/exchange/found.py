@@ -1,0 +1,104 @@
+"""Makes a study of an imported trajectory: settings, menu, baseline recipe and database, all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from autoresearch.config import load_settings
+from autoresearch.errors import UserError
+from autoresearch.exchange.menus import PRESET, menu_for
+from autoresearch.exchange.objects import SHARED_SETTINGS
+from autoresearch.exchange.source import Imported, Source
+from autoresearch.folder import NAME, StudyFolder
+from autoresearch.preset import load_preset, preset_names
+from autoresearch.store import Store
+from autoresearch.trial import iso, utc_now
+from autoresearch.workspace import Workspace
+from rails import load_menu, render_recipe
+
+
+def found_study(home: Path, name: str, source: Source, format: str, found: Imported, menu: Path | None) -> StudyFolder:
+    """Raises UserError where the study exists, the name is none, or the trajectory contradicts itself."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for a study: use letters, digits, '.', '_' and '-', 64 at most")
+    path = home / name
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another name for the imported study")
+    menu_text = _read_menu(menu) if menu else menu_for(found)
+    partial = home / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        (partial / "study.toml").write_text(_settings_text(found.settings), encoding="utf-8")
+        settings = load_settings(partial / "study.toml")
+        files = {"recipe.toml": render_recipe(found.recipe), "menu.toml": menu_text}
+        workspace = Workspace.create(partial / "recipe", files, utc_now())
+        study = {
+            "name": name, "created_at": found.trials[0]["started_at"], "settings": settings.model_dump_json(),
+            "menu_sha256": hashlib.sha256(menu_text.encode()).hexdigest(), "incumbent": found.incumbent,
+            "incumbent_commit": workspace.incumbent, "control": "stop",
+            "source": json.dumps(_source(source, format, found)),
+        }  # fmt: skip
+        found.trials[0]["commit"] = workspace.incumbent
+        store = Store(partial / "study.db")
+        store.import_rows(study, found.trials, found.proposals, found.runs, _events(name, source, found))
+        store.close()
+        (partial / "runs").mkdir()
+        partial.rename(path)
+    except UserError as error:
+        raise UserError(str(error).replace(f"{partial}/study.toml", f"{source.name}: settings")) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return StudyFolder(home, name)
+
+
+def _read_menu(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a menu: {error}") from None
+    load_menu(text, str(path))
+    return text
+
+
+def _settings_text(given: dict[str, Any]) -> str:
+    """A preset's study.toml with what the source says otherwise; only what the numbers depend on is believed."""
+    preset = load_preset(given["preset"] if given.get("preset") in preset_names() else PRESET)
+    standing = preset.settings.model_dump(mode="json")
+    document: Any = tomlkit.parse(preset.settings_text)
+    try:
+        for name in SHARED_SETTINGS:
+            if name == "preset" or name not in given or given[name] == standing[name]:
+                continue
+            if name == "budget" or not isinstance(given[name], dict):
+                document[name] = given[name]
+            else:
+                document[name].update(given[name])
+    except TypeError as error:
+        raise UserError(f"the settings that the trajectory holds are none: {error}") from None
+    return str(tomlkit.dumps(document))
+
+
+def _source(source: Source, format: str, found: Imported) -> dict[str, Any]:
+    return {
+        "format": format,
+        "file": source.name,
+        "sha256": hashlib.sha256(source.text.encode()).hexdigest(),
+        "head": found.head,
+        "tail": found.pieces,
+    }
+
+
+def _events(name: str, source: Source, found: Imported) -> list[dict[str, Any]]:
+    """What the study's log would say if its trials had been run here, each at its own time."""
+    events = [{"at": iso(utc_now()), "kind": "imported", "trial": None, "message": f"{name} from {source.name}"}]
+    for row in found.trials[1:]:
+        kind = row.get("decision") or row["state"]
+        events.append({"at": row["finished_at"], "kind": kind, "trial": row["number"], "message": row["reason"]})
+    return events

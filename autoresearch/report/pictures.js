@@ -1,0 +1,207 @@
+// Feeds the charts: from the facts to the rows and the vertical range that each specification draws.
+
+const { specs, themes, outcomes: OUTCOMES, roles: ROLES } = JSON.parse($("specs").textContent);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const MANY = 300; // more points than this are drawn on a canvas, smaller and fainter
+const drawn = new Map(); // figure -> the Vega view in it
+
+/** Draws one specification into a figure: data by name, parameters by name. */
+async function draw(figure, name, datasets, parameters, title) {
+  const theme = dark.matches ? "dark" : "light";
+  const rows = Math.max(...Object.values(datasets).map((set) => set.length));
+  const place = figure.querySelector(":scope > .chart") ?? figure.appendChild(el("div", { class: "chart" }));
+  const params = Object.entries(parameters).map(([key, value]) => ({ name: key, value }));
+  drawn.get(figure)?.finalize();
+  place.style.background = themes[theme].background; // paper shows the ground that the colours were chosen for
+  const chart = await vegaEmbed(
+    place,
+    { ...specs[name], description: title, datasets, params },
+    {
+      ast: true, // interpreted, so that the page's policy can forbid eval
+      actions: false,
+      logLevel: 1, // errors; that a layer is empty is no cause for a warning
+      config: themes[theme],
+      renderer: rows > MANY ? "canvas" : "svg",
+      tooltip: { theme },
+    },
+  );
+  drawn.set(figure, chart);
+  chart.view.addEventListener("click", (_, item) => {
+    const trial = item?.datum?.number;
+    if (Number.isInteger(trial) && "outcome" in item.datum) location.hash = `trial-${trial}`;
+  });
+}
+
+const sorted = (values) => values.filter(known).sort((a, b) => a - b);
+const quantile = (values, share) => values[Math.round((values.length - 1) * share)];
+
+/** [low, high] that holds `must` and what is not absurdly far from the middle of `values`; null without any. */
+function frame(values, must) {
+  const all = sorted(values);
+  const held = sorted(must);
+  if (!all.length && !held.length) return null;
+  const [first, middle, last] = all.length ? [0.05, 0.5, 0.95].map((share) => quantile(all, share)) : [0, 0, 0];
+  const up = 3 * Math.max(middle - first, 1e-9);
+  const down = 3 * Math.max(last - middle, 1e-9);
+  const near = all.filter((value) => value <= middle + up && value >= middle - down);
+  const inside = sorted([...near, ...held]);
+  const [low, high] = [inside[0], inside[inside.length - 1]];
+  const room = 0.06 * (high - low || Math.abs(high) || 1);
+  return [low - room, high + room];
+}
+
+/** Where a value is drawn in a frame, and the arrow that stands for one outside it. */
+function placed(value, [low, high]) {
+  if (!known(value)) return { y: low, arrow: "" };
+  const room = 0.03 * (high - low);
+  if (value > high) return { y: high - room, arrow: "\u25b2" };
+  if (value < low) return { y: low + room, arrow: "\u25bc" };
+  return { y: value, arrow: "" };
+}
+
+function trialRows({ trials, incumbent }) {
+  const kept = trials.filter((trial) => ["keep", "baseline"].includes(trial.outcome));
+  const must = [
+    ...trials.flatMap((trial) => [trial.best_low, trial.best_high]),
+    ...kept.flatMap((trial) => [trial.low, trial.high]),
+  ];
+  const scores = trials.map((trial) => trial.val_bpb);
+  const range = frame(scores, must) ?? [0, 1];
+  const chain = new Set();
+  const byNumber = new Map(trials.map((trial) => [trial.number, trial]));
+  for (let at = byNumber.get(incumbent.trial); at; at = byNumber.get(at.parent)) chain.add(at.number);
+  const rows = trials.map((trial) => ({
+    number: trial.number,
+    parent: trial.parent,
+    generation: trial.generation,
+    parent_generation: byNumber.get(trial.parent)?.generation ?? null,
+    chain: chain.has(trial.number),
+    label: chain.size <= 12 && chain.has(trial.number) && trial.number ? short(trial.change, 40) : "",
+    outcome: worded(trial.outcome),
+    change: short(trial.change || "the baseline", 80),
+    score: known(trial.val_bpb) ? `${score(trial)} (${plural(trial.n_runs, "run")})` : "no score",
+    better: better(trial),
+    val_bpb: trial.val_bpb,
+    interval_low: trial.low,
+    interval_high: trial.high,
+    best: trial.best,
+    best_low: trial.best_low,
+    best_high: trial.best_high,
+    watt_hours: trial.kwh * 1000,
+    ...placed(trial.val_bpb, range),
+  }));
+  const present = new Set(rows.map((row) => row.outcome));
+  const outcomes = OUTCOMES.filter((outcome) => present.has(outcome));
+  const crowd = trials.length > MANY;
+  const sizes = crowd ? { dot: 14, faint: 0.12 } : { dot: 42, faint: 0.45 };
+  return { rows, parameters: { low: range[0], high: range[1], outcomes, ...sizes } };
+}
+
+function drawAll(facts) {
+  const pictures = {};
+  const { rows, parameters } = trialRows(facts);
+  const outside = rows.filter((row) => row.arrow);
+  const worst = outside.reduce((most, row) => Math.max(most, row.val_bpb), 0);
+  document.querySelector('[data-note="best"]').textContent = outside.length
+    ? `An arrowhead at the edge: ${plural(outside.length, "trial")} beyond it, up to ${number(worst, 4)}.`
+    : "";
+  const tops = "Scores of all trials and the best so far";
+  pictures.best = [{ trials: rows }, parameters, tops];
+  if (rows.at(-1)?.watt_hours > 0) pictures.best_by_energy = [{ trials: rows }, parameters, `${tops}, by energy spent`];
+  if (rows.length > 1) pictures.lineage = [{ trials: rows }, parameters, "Which trial started from which"];
+  const windows = facts.meters.windows.map((it) => ({
+    start: it.first - 0.5,
+    end: it.last + 0.5,
+    trials: `${it.first} to ${it.last}`,
+    repeat_rate: it.repeat_rate,
+  }));
+  if (windows.length) pictures.repeats = [{ windows }, {}, "Share of repeated proposals in each window of ten"];
+  if (facts.curves.length) pictures.curves = curvePicture(facts.curves, "Training loss of the kept trials");
+  const whole = facts.wall.reduce((sum, part) => sum + part.seconds, 0);
+  const parts = facts.wall
+    .map(({ part, seconds }) => {
+      return { part: short(part, 30), seconds, label: `${duration(seconds)}, ${percent(seconds / whole)}` };
+    })
+    .sort((a, b) => b.seconds - a.seconds);
+  if (whole) pictures.wall = [{ parts }, { high: 1.5 * parts[0].seconds }, "Time by part of the work"];
+  const spent = facts.trials.filter((trial) => trial.energy_joules > 0).map((trial) => ({
+    number: trial.number,
+    start: trial.number - 0.45,
+    end: trial.number + 0.45,
+    watt_hours: trial.energy_joules / WATT_HOUR,
+    energy: energy(trial.energy_joules),
+    source: short(trial.energy_source ?? "unknown", 30),
+    outcome: trial.outcome,
+  }));
+  if (spent.length) pictures.energy = [{ trials: spent }, {}, "Energy of each trial"];
+  const jobs = [...document.querySelectorAll("[data-chart]")].map((figure) => {
+    const name = figure.dataset.chart;
+    figure.hidden = !(name in pictures);
+    return figure.hidden ? null : draw(figure, name, ...pictures[name]);
+  });
+  return Promise.all([...jobs, ...drawCoverage(facts)]);
+}
+
+/** Curves: [{run label, role, points}] -> what the curve charts take; the steep beginning may leave the frame. */
+function curvePicture(curves, title) {
+  const points = curves.flatMap(({ trial, seed, role, label, points: its }) =>
+    its.map(([x, y]) => ({ x, y, role, run: `${trial}-${seed}`, label: short(label, 80) })),
+  );
+  const losses = sorted(points.map((point) => point.y));
+  const [low, most, high] = [losses[0], quantile(losses, 0.9), losses.at(-1)];
+  const top = high - low > 3 * (most - low) && most > low ? low + 1.6 * (most - low) : high;
+  const roles = ROLES.filter((role) => curves.some((curve) => curve.role === role));
+  const room = 0.04 * (top - low || 1);
+  return [{ points }, { low: low - room, high: top + room, roles }, title];
+}
+
+/** Of these values those that have room for a label: the first, the last, and what is far enough from both. */
+function spaced(values, logarithmic) {
+  const all = [...new Set(sorted(values))];
+  const at = logarithmic ? Math.log : Number;
+  const [first, last] = [at(all[0]), at(all.at(-1))];
+  const room = (last - first) * 0.22;
+  const chosen = [all[0]];
+  for (const value of all.slice(1, -1))
+    if (at(value) - at(chosen.at(-1)) >= room && last - at(value) >= room) chosen.push(value);
+  return all.length > 1 ? [...chosen, all.at(-1)] : chosen;
+}
+
+/** One small chart a knob, all on one vertical scale. */
+function drawCoverage({ coverage, baseline }) {
+  const tried = coverage.filter((row) => known(row.value));
+  const effects = tried.map((row) => row.effect);
+  const kept = tried.filter((row) => row.kept);
+  const range = frame(effects, [0, ...kept.flatMap((row) => [row.low, row.high])]) ?? [-1, 1];
+  const knobs = new Map();
+  for (const row of tried) knobs.set(row.knob, [...(knobs.get(row.knob) ?? []), row]);
+  const place = $("coverage");
+  const old = new Map([...place.children].map((figure) => [figure.dataset.knob, figure]));
+  const figures = [...knobs.keys()].map(
+    (knob) => old.get(knob) ?? el("figure", { "data-knob": knob }, el("figcaption", {}, short(knob, 40))),
+  );
+  place.replaceChildren(...figures);
+  return figures.map((figure, i) => {
+    const [knob, values] = [...knobs][i];
+    const numeric = values.every((row) => known(row.number));
+    const positive = values.every((row) => row.number > 0);
+    const name = numeric ? (values[0].scale === "log" && positive ? "effect_log" : "effect_linear") : "effect_names";
+    const rows = values.map((row) => ({
+      ...row,
+      value: short(row.value, 24),
+      outcome: row.kept ? "keep" : known(row.effect) ? "discard" : "blocked",
+      better: known(row.effect) ? signed(row.effect) + between(row.low, row.high) : "no score",
+      interval_low: row.low,
+      interval_high: row.high,
+      ...placed(row.effect, range),
+    }));
+    const start = baseline.recipe?.[knob];
+    if (known(start) && (!numeric || (typeof start === "number" && (name !== "effect_log" || start > 0)))) {
+      const own = { number: start, value: short(start, 24), outcome: "baseline", better: "the baseline's value" };
+      rows.unshift({ ...own, interval_low: null, interval_high: null, y: 0, arrow: "" });
+    }
+    const title = `Effect of the values of ${short(knob, 40)}`;
+    const ticks = numeric ? spaced(rows.map((row) => row.number), name === "effect_log") : [];
+    return draw(figure, name, { values: rows, zero: [{ y: 0 }] }, { low: range[0], high: range[1], ticks }, title);
+  });
+}
