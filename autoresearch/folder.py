@@ -8,8 +8,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,7 @@ class StudyFolder:
         self.workspace = Workspace(self.path / "recipe")
         # From git and not from the folder: a file edited during the night must not change what the rails allow.
         text = self.workspace.read(self.store.study()["incumbent_commit"], "menu.toml")
-        if _sha256(text) != self.store.study()["menu_sha256"]:
+        if sha256_of(text) != self.store.study()["menu_sha256"]:
             raise UserError(f"{self.path}/recipe: menu.toml is not the one this study began with; start a new study")
         self.menu = load_menu(text, "menu.toml")
 
@@ -119,18 +119,11 @@ def create_study(
 ) -> StudyFolder:
     """Makes the folder, its repository and its database, all or nothing. `overrides` maps settings ("data.source")
     to their values. Raises UserError if the study exists or the preset and settings do not fit together."""
-    path = _study_path(home, name)
     start = load_preset(preset)
-    if path.exists():
-        raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
     recipe = start.recipe
     if "fp8" in machine.precisions and "fp8" in start.menu.knobs["precision"].choices:
         recipe["precision"] = "fp8"
-    home.mkdir(parents=True, exist_ok=True)
-    partial = home / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with founding(home, name) as partial:
         (partial / "study.toml").write_text(_override(start.settings_text, overrides), encoding="utf-8")
         settings = load_settings(partial / "study.toml")
         if broken := violations(recipe, start.menu, Limits(budget=settings.whole_budget)):
@@ -139,16 +132,37 @@ def create_study(
         workspace = Workspace.create(partial / "recipe", files, now())
         store = Store(partial / "study.db", now)
         store.create_study(
-            name, settings.model_dump_json(), _sha256(start.menu_text), recipe, recipe_key(recipe), workspace.incumbent
+            name,
+            settings.model_dump_json(),
+            sha256_of(start.menu_text),
+            recipe,
+            recipe_key(recipe),
+            workspace.incumbent,
         )
         store.close()
+    return StudyFolder(home, name)
+
+
+@contextmanager
+def founding(home: Path, name: str) -> Iterator[Path]:
+    """A folder to fill, which becomes the study when all went well and vanishes otherwise.
+
+    Raises UserError for a name that is none or taken; one from within names the settings, not the passing folder.
+    """
+    path = _study_path(home, name)
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
+    partial = home / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
         (partial / "runs").mkdir()
         partial.rename(path)
     except UserError as error:
         raise UserError(str(error).replace(f"{partial}/study.toml", "the settings")) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return StudyFolder(home, name)
 
 
 class RunnerLock:
@@ -222,5 +236,5 @@ def _override(text: str, overrides: Mapping[str, str | int]) -> str:
     return tomlkit.dumps(document)
 
 
-def _sha256(text: str) -> str:
+def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from autoresearch.errors import UserError
 from autoresearch.exchange.menus import PRESET, menu_for
 from autoresearch.exchange.objects import SHARED_SETTINGS
 from autoresearch.exchange.source import Imported, Source
-from autoresearch.folder import NAME, StudyFolder
+from autoresearch.folder import StudyFolder, founding, sha256_of
 from autoresearch.preset import load_preset, preset_names
 from autoresearch.store import Store
 from autoresearch.trial import iso, utc_now
@@ -25,23 +23,15 @@ from rails import load_menu, render_recipe
 
 def found_study(home: Path, name: str, source: Source, format: str, found: Imported, menu: Path | None) -> StudyFolder:
     """Raises UserError where the study exists, the name is none, or the trajectory contradicts itself."""
-    if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name for a study: use letters, digits, '.', '_' and '-', 64 at most")
-    path = home / name
-    if path.exists():
-        raise UserError(f"{path} exists already: choose another name for the imported study")
     menu_text = _read_menu(menu) if menu else menu_for(found)
-    partial = home / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with founding(home, name) as partial:
         (partial / "study.toml").write_text(_settings_text(found.settings), encoding="utf-8")
         settings = load_settings(partial / "study.toml")
         files = {"recipe.toml": render_recipe(found.recipe), "menu.toml": menu_text}
         workspace = Workspace.create(partial / "recipe", files, utc_now())
         study = {
             "name": name, "created_at": found.trials[0]["started_at"], "settings": settings.model_dump_json(),
-            "menu_sha256": hashlib.sha256(menu_text.encode()).hexdigest(), "incumbent": found.incumbent,
+            "menu_sha256": sha256_of(menu_text), "incumbent": found.incumbent,
             "incumbent_commit": workspace.incumbent, "control": "stop",
             "source": json.dumps(_source(source, format, found)),
         }  # fmt: skip
@@ -49,12 +39,6 @@ def found_study(home: Path, name: str, source: Source, format: str, found: Impor
         store = Store(partial / "study.db")
         store.import_rows(study, found.trials, found.proposals, found.runs, _events(name, source, found))
         store.close()
-        (partial / "runs").mkdir()
-        partial.rename(path)
-    except UserError as error:
-        raise UserError(str(error).replace(f"{partial}/study.toml", f"{source.name}: settings")) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return StudyFolder(home, name)
 
 
@@ -89,7 +73,7 @@ def _source(source: Source, format: str, found: Imported) -> dict[str, Any]:
     return {
         "format": format,
         "file": source.name,
-        "sha256": hashlib.sha256(source.text.encode()).hexdigest(),
+        "sha256": sha256_of(source.text),
         "head": found.head,
         "tail": found.pieces,
     }

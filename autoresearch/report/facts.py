@@ -338,6 +338,6 @@ def _run(run: Run, curve: list[list[float]]) -> dict[str, Any]:
 
 
 def thin(curve: list[list[float]]) -> list[list[float]]:
-    """At most CURVE_POINTS of the points, the last among them, the loss to five digits."""
+    """At most CURVE_POINTS of the points, the last among them, the loss to four decimals."""
     stride = -(-len(curve) // CURVE_POINTS) or 1
-    return [[step, float(f"{loss:.5g}")] for step, loss in curve[::-1][::stride][::-1]]
+    return [[step, round(loss, 4)] for step, loss in curve[::-1][::stride][::-1]]

@@ -113,7 +113,7 @@ def test_a_run_tells_its_progress_and_then_its_result(start: Start, tmp_path: Pa
     assert event(launcher) == Progress("0001-0", "train", 1, 2, 3.0)
     end = event(launcher)
     assert isinstance(end, Finished)
-    assert (end.run_id, end.result.state, end.result.tokens) == ("0001-0", "complete", 200_000)
+    assert (end.run_id, end.result.state, end.result.tokens) == ("0001-0", "complete", 1_000)
     assert end.energy.joules > 0
     assert end.result == RunResult.read(folder / "result.json")
     assert RunRequest.read(folder / "request.json").device == "cpu"

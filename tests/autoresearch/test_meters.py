@@ -13,7 +13,6 @@ from studies import GOOD, change, make_study, query, run_study
 from autoresearch.exchange import import_study
 from autoresearch.folder import StudyFolder
 from autoresearch.meters import Meters, meters_of
-from autoresearch.observer import Observer
 
 
 @pytest.fixture(scope="module")
@@ -120,22 +119,3 @@ def test_turning_one_knob_all_night_is_narrowing(tmp_path: Path) -> None:
     run_study(folder, [change("lr", 0.0005 + 0.00001 * i) for i in range(12)])
     meters = meters_of(folder)
     assert meters.verdict == "narrowing" and "turned 1 of 13 knobs" in meters.why
-
-
-class Notes(Observer):
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.heard.append(text)
-
-
-def test_the_night_warns_once_when_the_search_turns_to_flailing(tmp_path: Path) -> None:
-    from autoresearch.observer import Observers
-    from autoresearch.reporter import Reporter
-
-    folder, notes = make_study(tmp_path / "home", decision__max_runs=2), Notes()
-    answers = [change("lr", GOOD), *(change("lr", GOOD) for _ in range(14))]
-    run_study(folder, answers, workers=1, observer=Observers([notes, Reporter(folder, notes.note)]))
-    assert sum("flailing" in text for text in notes.heard) == 1
-    assert [event["kind"] for event in folder.store.events(100)].count("flailing") == 1

@@ -100,6 +100,8 @@ def test_a_night_of_real_training_from_text_to_table(home: Home) -> None:
         assert (run.peak_memory_bytes or 0) > 2**26 and (run.energy_joules or 0) > 0
     assert query(folder, "SELECT COUNT(*) FROM runs WHERE json_array_length(curve) < 10") == [(0,)]
     assert_git_and_database_agree(folder)
+    assert said.splitlines()[-1].startswith("Report: ") and said.rstrip().endswith("mine/report/index.html")
+    assert "2 changes were trained" in (home.study.path / "report" / "report.md").read_text()
 
 
 def test_ctrl_c_ends_at_the_trial_boundary_and_the_next_night_goes_on(home: Home) -> None:
