@@ -16,6 +16,7 @@ FONT = "system-ui, sans-serif"
 TRIALS = alt.NamedData("trials")
 # Hours of search squeeze into the width of a phone; ticks must stay whole trials.
 WHOLE = alt.Axis(tickMinStep=1, format="d", grid=False)
+STEPS = alt.Axis(labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')", ticks=False, grid=False)
 TRIED = alt.Axis(values=alt.ExprRef("ticks"), format=".6~g", grid=False)
 NAMED = alt.Axis(labelAngle=0, labelLimit=70, labelOverlap=True)
 ENERGY = "datum.value >= 1000 ? format(datum.value / 1000, ',.3~r') + ' kWh' : format(datum.value, ',.3~r') + ' Wh'"
@@ -176,7 +177,7 @@ def _lineage() -> Drawn:
     colour, shape = _outcome()
     base = alt.Chart(TRIALS)
     x = alt.X("number:Q", title="trial", axis=WHOLE, scale=alt.Scale(nice=False, padding=12))
-    y = alt.Y("generation:Q", title="steps from the baseline", axis=WHOLE, scale=alt.Scale(padding=14, nice=False))
+    y = alt.Y("generation:Q", title="steps from the baseline", axis=STEPS, scale=alt.Scale(padding=14, nice=False))
     born = base.transform_filter("datum.parent !== null")
     chain = born.transform_filter("datum.chain")
     up = dict(x=alt.X("parent:Q"), y=alt.Y("parent_generation:Q"), y2="generation:Q")
@@ -193,7 +194,13 @@ def _lineage() -> Drawn:
         chain.mark_rule(style="best", strokeWidth=3).encode(**along),
         base.transform_filter("datum.chain").mark_point(**mark, size=95).encode(**points),
         base.transform_filter("datum.label")
-        .mark_text(style="word", align="right", dx=-4, dy=-12, limit=180)
+        .mark_text(
+            style="word",
+            align=alt.ExprRef("datum.late ? 'right' : 'left'"),
+            dx=alt.ExprRef("datum.late ? -9 : 9"),
+            dy=12,
+            limit=alt.ExprRef("width < 480 ? 130 : 260"),
+        )
         .encode(x=x, y=y, text="label:N"),
     ).properties(height=240)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
@@ -188,7 +188,7 @@ def _wall(evidence: Evidence) -> list[dict[str, Any]]:
             for phase in ("data", "forward", "backward", "optimizer")
         }
         known = {"starting": max(0.0, total - train - scoring), **steps, "scoring": scoring}
-        known["rest of training"] = max(0.0, train - sum(steps.values()))
+        known["rest of training" if any(steps.values()) else "training"] = max(0.0, train - sum(steps.values()))
         for part, seconds in known.items():
             parts[part] = parts.get(part, 0.0) + seconds
     return [{"part": part, "seconds": seconds} for part, seconds in parts.items() if seconds > 0]
@@ -312,7 +312,7 @@ def _detail(
         "prompt": proposal.get("prompt"),
         "answer": proposal.get("raw"),
         **{name: proposal.get(name) for name in ("model", "latency_seconds", "prompt_tokens", "completion_tokens")},
-        "verdicts": _verdicts(trial),
+        "verdicts": _verdicts(trial, evidence.imported),
         "reason": trial.reason,
         "runs": [_run(run, curves.get((run.trial, run.seed), [])) for run in evidence.runs[trial.number]],
         "source": source,
@@ -320,11 +320,11 @@ def _detail(
     }
 
 
-def _verdicts(trial: Trial) -> list[dict[str, Any]]:
-    """The rails in their order, up to the one that blocked; none for a trial that no rail has judged."""
-    if trial.number == 0 or trial.state == "proposed":
-        return []
-    passed = RAILS[: RAILS.index(trial.rail)] if trial.rail in RAILS else RAILS if not trial.rail else ()
+def _verdicts(trial: Trial, imported: bool) -> list[dict[str, Any]]:
+    """The rails in their order, up to the one that blocked; of a stranger's rails only that one is known."""
+    passed: Iterable[str] = ()
+    if trial.number and trial.state != "proposed" and not imported:
+        passed = RAILS if trial.rail not in RAILS else RAILS[: RAILS.index(trial.rail)]
     verdicts = [{"rail": rail, "passed": True, "reason": ""} for rail in passed]
     return verdicts + ([{"rail": trial.rail, "passed": False, "reason": trial.reason}] if trial.rail else [])
 

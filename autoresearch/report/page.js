@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g;
 const tidy = (text) => String(text ?? "").replace(CONTROL, "\ufffd");
 const short = (text, most = 120) => {
-  const one = tidy(text).replace(/\s+/g, " ");
+  const one = tidy(text).replace(/\s+/g, " ").replaceAll(" -> ", " \u2192 ");
   return one.length > most ? one.slice(0, most - 1) + "\u2026" : one;
 };
 
@@ -144,6 +144,7 @@ const times = (it) => (it ? `${plural(it.count, "time")}, ${percent(it.share)} o
 function meters({ meters: m }) {
   const rails = Object.entries(m.blocked_by_rail).map(([rail, n]) => `${tidy(rail)} ${n}`);
   const both = m.judged_both_ways.length;
+  const twice = m.most_proposed && m.most_proposed.count > 1;
   const items = [
     [
       "Knobs turned",
@@ -152,7 +153,7 @@ function meters({ meters: m }) {
     ],
     ["Different ideas", count(m.unique_pairs), `pairs of knob and value, in ${plural(m.proposals, "proposal")}`],
     ["Repeats", or(m.repeat_rate, percent), "of the proposals asked for what had been asked before"],
-    ["Asked for most", pair(m.most_proposed), times(m.most_proposed)],
+    ["Asked for most", twice ? pair(m.most_proposed) : NONE, twice ? times(m.most_proposed) : "nothing twice"],
     ["Kept most", pair(m.most_kept), m.most_kept ? plural(m.most_kept.count, "time") : "nothing yet"],
     ["Keep rate", or(m.keep_rate, percent), "of the trained changes were kept"],
     ["First keep", or(m.first_keep, (n) => `trial ${n}`), known(m.best_keep) ? `best keep: trial ${m.best_keep}` : ""],
@@ -191,7 +192,7 @@ function meters({ meters: m }) {
     ],
   ];
   return items.map(([name, value, hint]) =>
-    el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "hint" }, hint)),
+    el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, joined(value)), el("dd", { class: "hint" }, hint)),
   );
 }
 
@@ -229,6 +230,8 @@ function failure({ kind, count: n, trials, lines }) {
   return el("div", {}, title, el("p", {}, "trials ", links), el("pre", {}, lines.map(tidy).join("\n")));
 }
 
+const divergence = ({ seed, step }) => `seed ${seed} diverged at step ${step ?? "?"}`;
+
 function promotion(it) {
   const gain = (name) => (row) =>
     known(row[`${name}_gain`]) ? signed(row[`${name}_gain`]) + between(row[`${name}_low`], row[`${name}_high`]) : NONE;
@@ -236,9 +239,12 @@ function promotion(it) {
     [
       ["trial", (row) => link(row.trial), "num"],
       ["recipe", (row) => short(row.label), "wide"],
-      ["better in the search by", gain("search"), "num"],
-      ["better at the longer budget by", gain("long"), "num"],
-      ["verdict", (row) => worded(row.verdict)],
+      ["verdict", (row) => [worded(row.verdict), ...(row.diverged ?? []).map(divergence)].join("; ")],
+      ["better in the search", gain("search"), "num"],
+      ["for longer", gain("long"), "num"],
+      ["on the test text", gain("test"), "num"],
+      ["bits per byte there", (row) => withHalf(row.long_val_bpb, row.long_half_interval), "num"],
+      ["runs", (row) => or(row.n_runs, count), "num"],
     ],
     it.rows ?? [],
     known(it.factor) ? `${number(it.factor)} times the budget, ${plural((it.seeds ?? []).length, "seed")} each` : null,

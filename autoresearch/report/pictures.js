@@ -5,17 +5,19 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const MANY = 300; // more points than this are drawn on a canvas, smaller and fainter
 const drawn = new Map(); // figure -> the Vega view in it
 
-/** Draws one specification into a figure: data by name, parameters by name. */
+/** Draws one specification into a figure: data by name, parameters by name, height if it is not the usual. */
 async function draw(figure, name, datasets, parameters, title) {
   const theme = dark.matches ? "dark" : "light";
   const rows = Math.max(...Object.values(datasets).map((set) => set.length));
   const place = figure.querySelector(":scope > .chart") ?? figure.appendChild(el("div", { class: "chart" }));
-  const params = Object.entries(parameters).map(([key, value]) => ({ name: key, value }));
+  const { height = specs[name].height, ...values } = parameters;
+  const params = Object.entries(values).map(([key, value]) => ({ name: key, value }));
   drawn.get(figure)?.finalize();
+  place.style.minHeight = `${place.offsetHeight}px`; // so that what is below does not jump while it is drawn anew
   place.style.background = themes[theme].background; // paper shows the ground that the colours were chosen for
   const chart = await vegaEmbed(
     place,
-    { ...specs[name], description: title, datasets, params },
+    { ...specs[name], height, description: title, datasets, params },
     {
       ast: true, // interpreted, so that the page's policy can forbid eval
       actions: false,
@@ -26,6 +28,7 @@ async function draw(figure, name, datasets, parameters, title) {
     },
   );
   drawn.set(figure, chart);
+  place.style.minHeight = "";
   chart.view.addEventListener("click", (_, item) => {
     const trial = item?.datum?.number;
     if (Number.isInteger(trial) && "outcome" in item.datum) location.hash = `trial-${trial}`;
@@ -77,6 +80,7 @@ function trialRows({ trials, incumbent }) {
     parent_generation: byNumber.get(trial.parent)?.generation ?? null,
     chain: chain.has(trial.number),
     label: chain.size <= 12 && chain.has(trial.number) && trial.number ? short(trial.change, 40) : "",
+    late: trial.number > 0.6 * trials.length, // its label stands before it, not after it
     outcome: worded(trial.outcome),
     change: short(trial.change || "the baseline", 80),
     score: known(trial.val_bpb) ? `${score(trial)} (${plural(trial.n_runs, "run")})` : "no score",
@@ -108,22 +112,30 @@ function drawAll(facts) {
   const tops = "Scores of all trials and the best so far";
   pictures.best = [{ trials: rows }, parameters, tops];
   if (rows.at(-1)?.watt_hours > 0) pictures.best_by_energy = [{ trials: rows }, parameters, `${tops}, by energy spent`];
-  if (rows.length > 1) pictures.lineage = [{ trials: rows }, parameters, "Which trial started from which"];
+  if (rows.length > 1) {
+    const steps = Math.max(...rows.map((row) => row.generation));
+    const height = Math.min(Math.max(90, 40 * (steps + 1)), 320);
+    pictures.lineage = [{ trials: rows }, { ...parameters, height }, "Which trial started from which"];
+  }
   const windows = facts.meters.windows.map((it) => ({
     start: it.first - 0.5,
     end: it.last + 0.5,
     trials: `${it.first} to ${it.last}`,
     repeat_rate: it.repeat_rate,
   }));
-  if (windows.length) pictures.repeats = [{ windows }, {}, "Share of repeated proposals in each window of ten"];
-  if (facts.curves.length) pictures.curves = curvePicture(facts.curves, "Training loss of the kept trials");
+  if (windows.some((it) => it.repeat_rate)) pictures.repeats = [{ windows }, {}, "Share of repeated proposals in each window of ten"];
+  const curves = facts.curves.filter((curve) => curve.points.length > 1);
+  if (curves.length) pictures.curves = curvePicture(curves, "Training loss of the kept trials");
   const whole = facts.wall.reduce((sum, part) => sum + part.seconds, 0);
   const parts = facts.wall
     .map(({ part, seconds }) => {
       return { part: short(part, 30), seconds, label: `${duration(seconds)}, ${percent(seconds / whole)}` };
     })
     .sort((a, b) => b.seconds - a.seconds);
-  if (whole) pictures.wall = [{ parts }, { high: 1.5 * parts[0].seconds }, "Time by part of the work"];
+  if (whole) {
+    const parameters = { high: 1.5 * parts[0].seconds, height: 24 * parts.length };
+    pictures.wall = [{ parts }, parameters, "Time by part of the work"];
+  }
   const spent = facts.trials.filter((trial) => trial.energy_joules > 0).map((trial) => ({
     number: trial.number,
     start: trial.number - 0.45,
@@ -139,6 +151,10 @@ function drawAll(facts) {
     figure.hidden = !(name in pictures);
     return figure.hidden ? null : draw(figure, name, ...pictures[name]);
   });
+  for (const part of document.querySelectorAll("#charts > section:not(.pair, #search), .pair > div")) {
+    const figures = [...part.querySelectorAll("[data-chart]")];
+    part.hidden = figures.length > 0 && figures.every((figure) => figure.hidden);
+  }
   return Promise.all([...jobs, ...drawCoverage(facts)]);
 }
 
@@ -195,7 +211,7 @@ function drawCoverage({ coverage, baseline }) {
       interval_high: row.high,
       ...placed(row.effect, range),
     }));
-    const start = baseline.recipe?.[knob];
+    const start = Object.hasOwn(baseline.recipe, knob) ? baseline.recipe[knob] : null;
     if (known(start) && (!numeric || (typeof start === "number" && (name !== "effect_log" || start > 0)))) {
       const own = { number: start, value: short(start, 24), outcome: "baseline", better: "the baseline's value" };
       rows.unshift({ ...own, interval_low: null, interval_high: null, y: 0, arrow: "" });

@@ -110,15 +110,17 @@ async function follow() {
   const dialog = $("trial");
   const place = list.open === trial ? dialog.scrollTop : 0;
   list.open = trial;
+  const button = document.activeElement?.dataset?.by;
   dialog.replaceChildren(...trialView(row.trial, detail));
-  if (!dialog.open) {
+  if (dialog.open) dialog.querySelector(button ? `[data-by="${button}"]` : "h2").focus({ preventScroll: true });
+  else {
     list.opener = document.activeElement;
     dialog.showModal();
   }
   dialog.scrollTop = place;
   const figure = dialog.querySelector("figure");
   if (figure) {
-    const curves = detail.runs.filter((run) => run.curve?.length).map((run) => ({
+    const curves = detail.runs.filter(hasCurve).map((run) => ({
       trial, seed: run.seed, role: "incumbent", label: `seed ${run.seed}`, points: run.curve,
     })); // prettier-ignore
     const picture = curvePicture(curves, `Training loss of trial ${trial}`);
@@ -128,7 +130,7 @@ async function follow() {
 }
 
 function closed() {
-  if (list.open === null) return;
+  if (list.open === null || $("trial").open) return; // opened again before this was told
   for (const figure of $("trial").querySelectorAll("figure")) {
     drawn.get(figure)?.finalize();
     drawn.delete(figure);
@@ -150,25 +152,28 @@ function step(by) {
   if (next) location.replace(`#trial-${next.dataset.trial}`);
 }
 
+const turn = (by, arrow, name) =>
+  el("button", { type: "button", onclick: () => step(by), "data-by": by, "aria-label": name, title: name }, arrow);
+
 function trialView(trial, detail) {
   const parts = [
     el(
       "div",
       { class: "bar" },
       el("h2", { id: "trial-title", tabindex: -1, autofocus: true }, `Trial ${trial.number}: `, outcomeCell(trial)),
-      el("button", { type: "button", onclick: () => step(-1), "aria-label": "The trial before (left key)" }, "\u2190"),
-      el("button", { type: "button", onclick: () => step(1), "aria-label": "The next trial (right key)" }, "\u2192"),
+      turn(-1, "\u2190", "The trial before (left key)"),
+      turn(1, "\u2192", "The next trial (right key)"),
       el("button", { type: "button", onclick: () => $("trial").close() }, "Close"),
     ),
   ];
   if (detail.hypothesis) parts.push(el("blockquote", {}, detail.hypothesis));
-  parts.push(el("p", {}, el("b", {}, trial.change || "The baseline"), " ", joined(sentenceOf(trial))));
+  parts.push(el("p", {}, el("b", {}, short(trial.change || "The baseline", 400)), " ", joined(sentenceOf(trial))));
   if (detail.reason) parts.push(el("p", { class: "soft" }, detail.reason));
   const section = (title, ...content) => parts.push(el("h3", {}, title), ...content);
   if (detail.diff) section("Change to the recipe", diffView(detail.diff));
   if (detail.verdicts?.length) section("Rules it was checked against", rails(detail.verdicts));
   if (detail.runs?.length) section("Runs", scrollable("Runs", runs(detail.runs)));
-  if (detail.runs?.some((run) => run.curve?.length)) section("Learning curves", el("figure"));
+  if (detail.runs?.some(hasCurve)) section("Learning curves", el("figure"));
   if (known(detail.answer))
     section("What the proposer answered", el("p", { class: "soft" }, asked(detail)), el("pre", {}, detail.answer));
   const folded = (title, text) => parts.push(el("details", {}, el("summary", {}, title), el("pre", {}, text)));
@@ -213,6 +218,7 @@ function rails(verdicts) {
   );
 }
 
+const hasCurve = (run) => run.curve?.length > 1;
 const stateOf = (run) => {
   const said = [worded(run.state), run.failure, run.message].filter(Boolean);
   return said.map((text) => short(text, 200)).join(": ");

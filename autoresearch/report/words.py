@@ -123,7 +123,7 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
     if meters.luck is not None and meters.best_recipe_runs > 1 and meters.measured_again:
         found.append(
             f"The lowest number, {meters.best_observed:.4f}, is the luckiest of {meters.best_recipe_runs} runs of one "
-            f"recipe, whose mean is {meters.best_recipe_mean:.4f}: {meters.luck:.4f} of it is luck."
+            f"recipe, whose mean is {meters.best_recipe_mean:.4f}: the difference, {meters.luck:.4f}, is luck."
         )
     if again := meters.measured_again:
         most = again[0]
@@ -140,7 +140,8 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
 
 
 def _verdicts(recipe: Repeated) -> str:
-    return f"{recipe.change}: kept in {_some(map(str, recipe.kept))}, discarded in {_some(map(str, recipe.discarded))}"
+    kept, discarded = (", ".join(map(str, trials)) for trials in (recipe.kept, recipe.discarded))
+    return f"{recipe.change}: kept in {kept}, discarded in {discarded}"
 
 
 def _arrow(change: str) -> str:
