@@ -116,6 +116,7 @@ def test_the_command_line_starts_without_torch(tmp_path: Path) -> None:
     # In one process, from the lightest to the heaviest, so that the first to load it is the one to blame.
     commands = [["--help"], ["init", "mine", "--preset", "cpu-nano"], ["status", "mine"], ["trials", "mine"]]
     commands += [["propose", "mine", "--knob", "lr", "--value", "0.002"], ["show", "mine", "0"], ["stop", "mine"]]
+    commands += [["inspect", "mine"], ["export", "mine", "--format", "jsonl"], ["plan", "mine"], ["report", "mine"]]
     code = f"""
 import json, os, sys
 os.environ["AUTORESEARCH_HOME"] = {str(tmp_path)!r}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from statistics import fmean, median
@@ -197,11 +198,12 @@ def _wall(evidence: Evidence) -> list[dict[str, Any]]:
 def _proposers(evidence: Evidence) -> list[dict[str, Any]]:
     """Side by side; a keep's gain is how far it lowered the best mean so far, so that repeats gain nothing."""
     proposals = evidence.folder.store.proposals()
-    gains: dict[int, float] = {}
-    for trial, before, after in zip(evidence.trials[1:], evidence.bests, evidence.bests[1:], strict=False):
-        old, new = evidence.mean(evidence.trials[before]), evidence.mean(evidence.trials[after])
-        if before != after and old is not None and new is not None:
-            gains[trial.number] = old - new
+    # A step lowers the best mean from one recipe's to another's; where steps follow one another the middle falls out.
+    steps = {
+        trial.number: Counter({before: 1, after: -1})
+        for trial, before, after in zip(evidence.trials[1:], evidence.bests, evidence.bests[1:], strict=False)
+        if before != after
+    }
     groups: dict[tuple[str, str | None], list[Trial]] = {}
     for trial in evidence.trials[1:]:
         proposal = proposals.get(trial.number)
@@ -212,7 +214,7 @@ def _proposers(evidence: Evidence) -> list[dict[str, Any]]:
         kept = sum(trial.decision == "keep" for trial in trials)
         trained = sum(trial.state not in ("proposed", "blocked") for trial in trials)
         kwh = sum(trial.energy_joules or 0.0 for trial in trials) / JOULES_PER_KWH
-        gain = sum(gains.get(trial.number, 0.0) for trial in trials)
+        gain, half = _gain(evidence, [steps[trial.number] for trial in trials if trial.number in steps])
         rows.append(
             {
                 "name": name,
@@ -223,6 +225,7 @@ def _proposers(evidence: Evidence) -> list[dict[str, Any]]:
                 "kept": kept,
                 "keep_rate": kept / trained if trained else None,
                 "gain": gain,
+                "gain_half_interval": half,
                 "gain_per_trial": gain / trained if trained else None,
                 "gain_per_kwh": gain / kwh if kwh else None,
                 "latency_seconds": median(row["latency_seconds"] for row in asked) if asked else None,
@@ -230,6 +233,17 @@ def _proposers(evidence: Evidence) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _gain(evidence: Evidence, steps: list[Counter[int]]) -> tuple[float, float | None]:
+    """How much all these steps lowered the best mean, and half of the 95 % interval of that; None without a step."""
+    weights: Counter[int] = Counter()
+    for step in steps:
+        weights.update(step)
+    ends = [(weight, evidence.standing(evidence.trials[number])) for number, weight in weights.items()]
+    gain = sum(weight * (end.val_bpb or 0.0) for weight, end in ends)
+    half = sum((weight * (end.val_bpb_half_interval or 0.0)) ** 2 for weight, end in ends) ** 0.5
+    return gain, half if steps else None
 
 
 def _failures(evidence: Evidence) -> list[dict[str, Any]]:

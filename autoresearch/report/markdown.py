@@ -179,7 +179,8 @@ def _proposers(rows: Sequence[Facts]) -> Iterator[str]:
                 text(row["name"]),
                 text(row["model"]) if row["model"] else "-",
                 *(str(row[name]) for name in ("proposals", "blocked", "failed", "kept")),
-                *(_figure(row[name], ".3g") for name in ("gain", "gain_per_trial", "gain_per_kwh")),
+                _score(row["gain"], row["gain_half_interval"]),
+                *(_figure(row[name], ".3g") for name in ("gain_per_trial", "gain_per_kwh")),
                 _figure(row["latency_seconds"], ".2g"),
                 _figure(row["tokens"], ",d"),
             ]

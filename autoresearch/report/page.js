@@ -214,7 +214,7 @@ function proposers({ proposers: rows }) {
       ["blocked", (it) => count(it.blocked), "num"],
       ["failed", (it) => count(it.failed), "num"],
       ["kept", (it) => count(it.kept) + (known(it.keep_rate) ? ` (${percent(it.keep_rate)})` : ""), "num"],
-      ["gain, bits per byte", (it) => or(it.gain, bpb), "num"],
+      ["gain, bits per byte", (it) => withHalf(it.gain, it.gain_half_interval), "num"],
       ["per trial", (it) => or(it.gain_per_trial, bpb), "num"],
       ["per kWh", (it) => or(it.gain_per_kwh, number), "num"],
       ["time to answer", (it) => or(it.latency_seconds, duration), "num"],

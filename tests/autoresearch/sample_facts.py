@@ -159,6 +159,7 @@ def _facts(rows: list[Facts], best: Facts, rng: random.Random, curve_points: int
                 "kept": 1,
                 "keep_rate": 0.08,
                 "gain": 0.0322,
+                "gain_half_interval": 0.0214,
                 "gain_per_trial": 0.0023,
                 "gain_per_kwh": 15.2,
                 "latency_seconds": latency,
