@@ -79,3 +79,11 @@ def test_promote_refuses_a_study_without_numbers(command: Command, tmp_path: Pat
     make_study(tmp_path / "home")
     said = command("promote", "one")
     assert said.code == 2 and "`autoresearch run one` comes first" in said.err
+
+
+def test_the_example_that_we_ship_can_be_looked_at(command: Command) -> None:
+    example = Path(__file__).parents[2] / "trajectories" / "example" / "trajectory.jsonl"
+    assert "28 trials" in command("import", "example", str(example)).out
+    meters = json.loads(command("inspect", "example", "--json").out)
+    assert (meters["knobs_touched"], meters["kept"], meters["verdict"]) == (13, 6, "researching")
+    assert "6 were kept" in command("report", "example", "--markdown").out
