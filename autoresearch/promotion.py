@@ -78,10 +78,9 @@ def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Fa
     noises = pool_noise(val.values(), rule), pool_noise(test.values(), rule)
     rows = [_row(evidence, trial, [r for r in runs if r.trial == trial.number], val, test, *noises) for trial in trials]
     spearman, ranked = _spearman(rows)
-    ((unit, amount),) = scaled(evidence.folder.settings.whole_budget, factor).items()
     found: Facts = {
         "factor": factor,
-        "budget": f"{amount:,g} {unit} a run" if unit == "seconds" else f"{amount:,} {unit} a run",
+        "budget": story.budget_text(scaled(evidence.folder.settings.whole_budget, factor)),
         "seeds": sorted({run.seed for run in runs}),
         "spearman": spearman,
         "n_ranked": ranked,

@@ -62,5 +62,11 @@ def interval(comparison: Comparison) -> str:
     return f"{comparison.improvement:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
+def budget_text(budget: Mapping[str, float]) -> str:
+    """ "200,000 tokens a run"."""
+    ((unit, amount),) = budget.items()
+    return f"{amount:,g} {unit} a run" if unit == "seconds" else f"{amount:,} {unit} a run"
+
+
 def shown(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else clean(str(value), 80)

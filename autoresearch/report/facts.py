@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
@@ -41,7 +42,7 @@ def facts(folder: StudyFolder) -> dict[str, Any]:
             "dof": evidence.noise.dof,
             "source": "measured" if evidence.measured_deviation[0] is not None else "assumed",
         },
-        "meters": words.plain(meters),
+        "meters": asdict(meters),
         "trials": _trials(evidence),
         "coverage": _coverage(evidence),
         "wall": _wall(evidence),
@@ -65,7 +66,7 @@ def _study(evidence: Evidence) -> dict[str, Any]:
         "control": study["control"],
         "running": lock_holder(folder.path / "runner.lock") is not None,
         "in_flight": [run.id for run in folder.store.pending_runs() if run.state == "running"],
-        "budget": words.budget(folder.settings.whole_budget),
+        "budget": story.budget_text(folder.settings.whole_budget),
         "devices": devices,
         "currency": folder.settings.energy.currency,
         "price_per_kwh": folder.settings.energy.price_per_kwh,

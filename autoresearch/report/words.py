@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from autoresearch import story
@@ -20,16 +19,6 @@ def outcome(trial: Trial) -> str:
     if trial.number == 0 and trial.state == "complete":
         return "baseline"
     return trial.decision or trial.state
-
-
-def budget(whole: Mapping[str, float]) -> str:
-    """ "200,000 tokens a run"."""
-    ((unit, amount),) = whole.items()
-    return f"{amount:,g} {unit} a run" if unit == "seconds" else f"{amount:,} {unit} a run"
-
-
-def plain(meters: Meters) -> dict[str, Any]:
-    return asdict(meters)
 
 
 def headline(evidence: Evidence, meters: Meters) -> list[str]:
@@ -102,7 +91,7 @@ def _cost(evidence: Evidence) -> str:
 
 def not_this(evidence: Evidence, promotions: Sequence[Mapping[str, Any]]) -> str:
     """What nobody should take the result for."""
-    size = budget(evidence.folder.settings.whole_budget)
+    size = story.budget_text(evidence.folder.settings.whole_budget)
     text = f"This is a recipe, not a usable model: it was measured at {size}"
     if promotions:
         factor = max(promotion["factor"] for promotion in promotions)
