@@ -59,16 +59,20 @@ class StudyFolder:
     def run_folder(self, run_id: str) -> Path:
         return self.path / "runs" / run_id
 
-    def prepare_data(self, progress: Callable[[str, int, int], None] | None = None) -> Path:
-        """The study's prepared text; made when it is missing. Raises UserError for bad input, and if the source no
-        longer gives the text that the study's numbers are about."""
-        from trainer.data import DataError, manifest_of, prepare
-
+    def require_own(self) -> None:
+        """Raises UserError for an imported study, which nothing can be run in."""
         if self.store.study()["source"]:
             raise UserError(
                 f"study {self.name} was imported: its runs were made elsewhere and cannot be gone on with; "
                 "make one of your own with `autoresearch init`"
             )
+
+    def prepare_data(self, progress: Callable[[str, int, int], None] | None = None) -> Path:
+        """The study's prepared text; made when it is missing. Raises UserError for bad input, and if the source no
+        longer gives the text that the study's numbers are about."""
+        from trainer.data import DataError, manifest_of, prepare
+
+        self.require_own()
         self._settle_terms()
         study, data = self.store.study(), self.settings.data
         if study["data_dir"] and Path(study["data_dir"]).is_dir():

@@ -74,8 +74,7 @@ def best_recipes(evidence: Evidence, top: int) -> list[Trial]:
     Raises UserError if there is nothing to compare.
     """
     name, baseline = evidence.folder.name, evidence.baseline
-    if evidence.imported:
-        raise UserError(f"study {name} was imported and cannot be run: promote a study that was made here")
+    evidence.folder.require_own()
     if evidence.mean(baseline) is None:
         raise UserError(f"the baseline of study {name} is not measured yet: `autoresearch run {name}` comes first")
     kept = {trial.recipe_key for trial in evidence.trials if trial.decision == "keep"}

@@ -47,5 +47,12 @@ def open_study(name: str, home: Path | None) -> StudyFolder:
     return folder.StudyFolder(folder.home(home), name)
 
 
+def open_own(name: str, home: Path | None) -> StudyFolder:
+    """A study that can be run and steered: no imported one."""
+    study = open_study(name, home)
+    study.require_own()
+    return study
+
+
 def fitting_preset(machine: Machine) -> str:
     return "gpt-354m" if machine.kind == "cuda" else "cpu-nano"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoresearch.cli.app import Home, Hours, Name, Preset, Trials, Until, command, fitting_preset, open_study
+from autoresearch.cli.app import Home, Hours, Name, Preset, Trials, Until, command, fitting_preset, open_own
 from autoresearch.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def prepare(name: Name, home: Home = None) -> None:
     from autoresearch.views import make_console
     from trainer.data import manifest_of
 
-    study = open_study(name, home)
+    study = open_own(name, home)
     with PrepareProgress(make_console()) as progress:
         data_dir = study.prepare_data(progress)
     sizes = ", ".join(f"{name} {split.bytes:,} bytes" for name, split in manifest_of(data_dir).splits.items())
@@ -77,7 +77,7 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
     from autoresearch.schedule import next_time, zone
     from autoresearch.views import make_console
 
-    study, console = open_study(name, home), make_console()
+    study, console = open_own(name, home), make_console()
     try:
         end = next_time(until, datetime.now(zone(study.settings.schedule))) if until else None
     except ValueError as error:
@@ -108,7 +108,7 @@ def daemon(name: Name, home: Home = None) -> None:
     from autoresearch.schedule import Daemon
     from autoresearch.views import make_console
 
-    study, console = open_study(name, home), make_console()
+    study, console = open_own(name, home), make_console()
 
     def note(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
@@ -134,7 +134,7 @@ def propose(
     home: Home = None,
 ) -> None:
     """Queue an idea of your own: it goes before all others, and before the same rails."""
-    study = open_study(name, home)
+    study = open_own(name, home)
     if (raw is None) == (knob is None or value is None):
         raise UserError("give either --knob and --value, or --raw")
     if raw is None:
@@ -155,21 +155,21 @@ def json_value(text: str) -> Any:
 @command("autoresearch pause mine")
 def pause(name: Name, home: Home = None) -> None:
     """No new trials until `resume`; those in flight are finished."""
-    open_study(name, home).store.set_control("pause", "paused by a person")
+    open_own(name, home).store.set_control("pause", "paused by a person")
     print(f"{name} is paused: go on with `autoresearch resume {name}`")
 
 
 @command("autoresearch resume mine")
 def resume(name: Name, home: Home = None) -> None:
     """Go on after `pause`."""
-    open_study(name, home).store.set_control("run", "resumed by a person")
+    open_own(name, home).store.set_control("run", "resumed by a person")
     print(f"{name} goes on")
 
 
 @command("autoresearch stop mine")
 def stop(name: Name, home: Home = None) -> None:
     """End the night (and the daemon) at the trial boundary."""
-    open_study(name, home).store.set_control("stop", "stop asked for by a person")
+    open_own(name, home).store.set_control("stop", "stop asked for by a person")
     print(f"{name} ends when its trials in flight are done")
 
 
@@ -184,7 +184,7 @@ def calibrate(
     from autoresearch.evidence import Evidence
     from autoresearch.night import Night
 
-    study, console = open_study(name, home), views.make_console()
+    study, console = open_own(name, home), views.make_console()
 
     def only_the_baseline(display: Display) -> Night:
         study.store.queue_runs([(0, seed, "reference") for seed in range(seeds)])

@@ -52,8 +52,9 @@ def test_a_published_night_comes_in_and_leaves_as_it_came(command: Command, tmp_
     assert command("export", "theirs", "--format", "jsonl").out == file.read_text()
     markdown = command("report", "theirs", "--markdown").out
     assert "the luckiest of 7 runs" in markdown and "both kept and discarded" in markdown and "flailing" in markdown
-    refused = command("run", "theirs")
-    assert refused.code == 2 and "was imported" in refused.err
+    for words in ("run theirs", "pause theirs", "promote theirs", "propose theirs --knob lr --value 0.001"):
+        refused = command(*words.split())
+        assert refused.code == 2 and "was imported" in refused.err, words
     assert "there is no format" in command("export", "theirs", "--format", "xml").err
 
 

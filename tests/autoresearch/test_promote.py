@@ -218,7 +218,7 @@ def test_a_study_with_nothing_to_promote_is_refused(folder: StudyFolder, tmp_pat
         promote(alone, console)
     with sqlite3.connect(folder.path / "study.db") as database:
         database.execute("UPDATE studies SET source = '{}'")
-    with pytest.raises(UserError, match="imported and cannot be run"):
+    with pytest.raises(UserError, match="was imported"):
         promote(folder, console)
 
 
