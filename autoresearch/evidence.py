@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean
@@ -40,9 +42,19 @@ class Evidence:
         for run in folder.store.runs():
             self.runs[run.trial].append(run)
 
+    @cached_property
+    def source(self) -> dict[str, Any] | None:
+        """What the study was imported from; None: it was run here."""
+        return json.loads(self.study["source"]) if self.study["source"] else None
+
     @property
     def imported(self) -> bool:
-        return self.study["source"] is not None
+        return self.source is not None
+
+    @property
+    def budget(self) -> Mapping[str, float] | None:
+        """Of one run; None where the source of an import does not tell it."""
+        return None if self.source and not self.source["budget_known"] else self.folder.settings.whole_budget
 
     @property
     def energy_sources(self) -> list[str]:
@@ -50,16 +62,21 @@ class Evidence:
 
     @cached_property
     def siblings(self) -> dict[str, list[Trial]]:
-        """recipe_key -> the trials with that recipe that have a score, in their order."""
+        """Recipe -> the trials with that recipe that have a score, in their order; see `key`."""
         found: dict[str, list[Trial]] = {}
         for trial in self.trials:
-            if trial.recipe_key and trial.val_bpb is not None:
-                found.setdefault(trial.recipe_key, []).append(trial)
+            if trial.val_bpb is not None:
+                found.setdefault(self.key(trial), []).append(trial)
         return found
+
+    @staticmethod
+    def key(trial: Trial) -> str:
+        """The recipe's key; a trial whose source does not tell its recipe has one that nobody shares."""
+        return trial.recipe_key or f"trial {trial.number}"
 
     @cached_property
     def scores(self) -> dict[str, Runs]:
-        """recipe_key -> seed -> val_bpb, over the complete runs of all trials with that recipe."""
+        """Recipe -> seed -> val_bpb, over the complete runs of all trials with that recipe."""
         found: dict[str, dict[int, float]] = {}
         for key, trials in self.siblings.items():
             found[key] = {}
@@ -89,11 +106,11 @@ class Evidence:
 
     def mean(self, trial: Trial) -> float | None:
         """val_bpb of the trial's recipe over all its runs."""
-        runs = self.scores.get(trial.recipe_key or "")
+        runs = self.scores.get(self.key(trial))
         return fmean(runs.values()) if runs else None
 
     def n_runs(self, trial: Trial) -> int:
-        return len(self.scores.get(trial.recipe_key or "", ()))
+        return len(self.scores.get(self.key(trial), ()))
 
     @cached_property
     def bests(self) -> list[int]:
@@ -124,7 +141,7 @@ class Evidence:
     def standing(self, trial: Trial) -> Standing:
         """Where a trial's recipe stands, over the runs of every trial with that recipe."""
         mean, n = self.mean(trial), self.n_runs(trial)
-        group = self.siblings.get(trial.recipe_key or "", [])
+        group = self.siblings.get(self.key(trial), [])
         tests = [run.test_bpb for each in group for run in self.runs[each.number] if run.test_bpb is not None]
         return Standing(
             trial=trial.number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
@@ -24,6 +24,7 @@ RECENT = 20
 FLAILING_WASTE = 0.5
 NARROWING_WASTE = 0.25
 NARROWING_KNOBS = 0.25
+UNREADABLE = "?"
 
 SearchVerdict = Literal["researching", "narrowing", "flailing"]
 
@@ -109,9 +110,9 @@ def measure(evidence: Evidence) -> Meters:
     trials, menu = evidence.trials[1:], evidence.folder.menu
     changes = _proposed_changes(evidence)
     repeated = _is_repeat([changes[trial.number] for trial in trials])
-    pairs = Counter(pair for trial in trials for pair in changes[trial.number])
+    pairs = _count(changes[trial.number] for trial in trials)
     kept = [trial for trial in trials if trial.decision == "keep"]
-    kept_pairs = Counter(pair for trial in kept for pair in changes[trial.number])
+    kept_pairs = _count(changes[trial.number] for trial in kept)
     passed = [trial for trial in trials if trial.state not in ("proposed", "blocked")]
     touched = {knob for trial in passed for knob in trial.changes}
     deviation, dof = evidence.measured_deviation
@@ -160,13 +161,13 @@ Change = frozenset[tuple[str, str]]
 
 
 def _proposed_changes(evidence: Evidence) -> dict[int, Change]:
-    """Trial -> what it proposed, also where the rails blocked it; an unreadable answer counts as one odd pair."""
+    """Trial -> what it proposed, also where the rails blocked it; of an unreadable answer its text."""
     menu, proposals = evidence.folder.menu, evidence.folder.store.proposals()
     found = {}
     for trial in evidence.trials:
         changes: dict[str, object] = dict(trial.changes)
         if not changes and (proposal := proposals.get(trial.number)):
-            changes = read_proposal(proposal["raw"], menu.max_changes).changes or {"?": proposal["raw"]}
+            changes = read_proposal(proposal["raw"], menu.max_changes).changes or {UNREADABLE: proposal["raw"]}
         found[trial.number] = frozenset((clean(knob, 80), _canonical(menu, knob, changes[knob])) for knob in changes)
     return found
 
@@ -176,6 +177,10 @@ def _canonical(menu: Menu, knob: str, value: object) -> str:
         with suppress(RailsError):  # blocked: it is compared as it came
             value = menu.knobs[knob].admit(value)
     return clean(value if isinstance(value, str) else json.dumps(value), 200)
+
+
+def _count(changes: Iterable[Change]) -> Counter[tuple[str, str]]:
+    return Counter(pair for change in changes for pair in change if pair[0] != UNREADABLE)
 
 
 def _is_repeat(changes: Sequence[Change]) -> list[bool]:

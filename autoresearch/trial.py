@@ -15,6 +15,8 @@ TrialState = Literal["proposed", "blocked", "running", "complete", "failed", "ti
 RunState = Literal["queued", "running", "complete", "failed"]
 # Only runs for a reference score the test text: no decision may depend on it.
 Purpose = Literal["candidate", "reference"]
+# Stands for a moment that the source of an imported study does not tell.
+EPOCH = "1970-01-01T00:00:00.000Z"
 
 
 @dataclass(frozen=True)

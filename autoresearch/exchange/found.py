@@ -74,6 +74,7 @@ def _source(source: Source, format: str, found: Imported) -> dict[str, Any]:
         "format": format,
         "file": source.name,
         "sha256": sha256_of(source.text),
+        "budget_known": "budget" in found.settings,
         "head": found.head,
         "tail": found.pieces,
     }

@@ -22,12 +22,11 @@ from autoresearch.exchange.source import (
     whole,
 )
 from autoresearch.store.imports import Row
-from autoresearch.trial import Recipe, iso
+from autoresearch.trial import EPOCH, Recipe, iso
 from rails import recipe_key
 from rails.values import clean
 
 STAGES = {"evaluated": "complete", "eval_failed": "failed", "blocked": "blocked", "running": "abandoned"}
-EPOCH = "1970-01-01T00:00:00.000Z"
 
 
 def read_jsonl(source: Source) -> Imported:

@@ -32,7 +32,7 @@ from autoresearch.exchange.source import (
 from autoresearch.exchange.study_rows import StudyRows, Told
 from autoresearch.folder import StudyFolder
 from autoresearch.store.imports import Row
-from autoresearch.trial import Recipe
+from autoresearch.trial import EPOCH, Recipe
 from rails import clean, recipe_key
 from rails.values import nearest
 
@@ -50,7 +50,6 @@ STATUSES = {"failed": "crash", "timed_out": "train_budget_overrun", "abandoned":
 # Columns of a trial that the table itself holds, or that notes need not repeat.
 IN_TABLE = ("parent", "proposer", "hypothesis", "expected_delta", "val_bpb", "commit", "merge_commit")
 BULKY = ("curve", "versions", "message")
-EPOCH = "1970-01-01T00:00:00.000Z"
 
 Cells = dict[str, str]  # column -> text
 

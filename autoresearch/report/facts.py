@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from autoresearch.evidence import Evidence
 from autoresearch.folder import StudyFolder, lock_holder
 from autoresearch.meters import measure
 from autoresearch.report import words
-from autoresearch.trial import Run, Trial
+from autoresearch.trial import EPOCH, Run, Trial
 from rails import RAILS, clean
 from rails.patch import unified_diff
 
@@ -55,22 +54,30 @@ def facts(folder: StudyFolder) -> dict[str, Any]:
 
 def _study(evidence: Evidence) -> dict[str, Any]:
     folder, study = evidence.folder, evidence.study
-    source = json.loads(study["source"]) if study["source"] else None
+    source = evidence.source
     devices = sorted({run.device for runs in evidence.runs.values() for run in runs if run.device})
     return {
         "name": study["name"],
         "preset": folder.settings.preset,
         "created_at": study["created_at"],
-        "as_of": folder.store.events(1)[-1]["at"],
+        "as_of": _as_of(evidence),
         "imported": {"format": source["format"], "file": clean(source["file"], 200)} if source else None,
         "control": study["control"],
         "running": lock_holder(folder.path / "runner.lock") is not None,
         "in_flight": [run.id for run in folder.store.pending_runs() if run.state == "running"],
-        "budget": story.budget_text(folder.settings.whole_budget),
+        "budget": story.budget_text(evidence.budget) if evidence.budget else None,
         "devices": devices,
         "currency": folder.settings.energy.currency,
         "price_per_kwh": folder.settings.energy.price_per_kwh,
     }
+
+
+def _as_of(evidence: Evidence) -> str | None:
+    """When the last thing happened; of an import, when its last trial ended, None where the source does not tell."""
+    if not evidence.imported:
+        return str(evidence.folder.store.events(1)[-1]["at"])
+    last = max(trial.finished_at or "" for trial in evidence.trials)
+    return last if last > EPOCH else None
 
 
 def _trials(evidence: Evidence) -> list[dict[str, Any]]:

@@ -61,12 +61,8 @@ def _status(facts: Facts) -> str:
         how = "paused" if study["control"] == "pause" else f"running, {len(study['in_flight'])} runs in flight"
     else:
         how = "not running"
-    words = [
-        f"As of {text(study['as_of'])}: {len(trials) - 1} trials",
-        text(study["budget"]),
-        *map(text, study["devices"]),
-        how,
-    ]
+    when = f"As of {text(study['as_of'])}: " if study["as_of"] else ""
+    words = [f"{when}{len(trials) - 1} trials", *map(text, filter(None, [study["budget"], *study["devices"]])), how]
     return ", ".join(words) + "."
 
 

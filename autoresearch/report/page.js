@@ -112,14 +112,16 @@ function showText(facts) {
 }
 
 function statusLine({ study, trials }) {
-  const parts = [plural(trials.length - 1, "trial"), tidy(study.budget)];
+  const parts = [plural(trials.length - 1, "trial")];
+  if (study.budget) parts.push(tidy(study.budget));
   if (study.devices.length) parts.push(`on ${study.devices.map(tidy).join(", ")}`);
   if (!study.imported) {
     const doing = study.running ? "running" : "not running";
     parts.push(study.control === "pause" ? `${doing}, paused` : doing);
   }
   if (study.in_flight.length) parts.push(`${plural(study.in_flight.length, "run")} in flight`);
-  return [...parts, `as of ${moment(study.as_of)}`].join(" \u00b7 ");
+  if (study.as_of) parts.push(`as of ${moment(study.as_of)}`);
+  return parts.join(" \u00b7 ");
 }
 
 function standings({ baseline, incumbent }) {

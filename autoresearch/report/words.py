@@ -34,14 +34,12 @@ def _tried(evidence: Evidence, meters: Meters) -> str:
         parts.append(f"{meters.failed} of them failed")
     if meters.blocked:
         parts.append(f"{meters.blocked} more {_plural(meters.blocked, 'was', 'were')} blocked before training")
-    kept = [
-        _arrow(story.changed(trial.changes, _before(evidence, trial))) for trial in evidence.trials if _is_kept(trial)
-    ]
+    kept = [_change(evidence, trial) for trial in evidence.trials if trial.decision == "keep"]
     found = "none was kept" if not kept else f"{len(kept)} {_plural(len(kept), 'was', 'were')} kept ({_some(kept)})"
-    return (
-        f"{', '.join(parts)}, turning {meters.knobs_touched} of {meters.knobs_on_menu} "
-        f"{_plural(meters.knobs_on_menu, 'knob', 'knobs')}: {found}."
-    )
+    if meters.knobs_touched:
+        knobs = _plural(meters.knobs_on_menu, "knob", "knobs")
+        parts.append(f"turning {meters.knobs_touched} of {meters.knobs_on_menu} {knobs}")
+    return f"{', '.join(parts)}: {found}."
 
 
 def _improved(evidence: Evidence) -> str:
@@ -91,8 +89,8 @@ def _cost(evidence: Evidence) -> str:
 
 def not_this(evidence: Evidence, promotions: Sequence[Mapping[str, Any]]) -> str:
     """What nobody should take the result for."""
-    size = story.budget_text(evidence.folder.settings.whole_budget)
-    text = f"This is a recipe, not a usable model: it was measured at {size}"
+    size = f"at {story.budget_text(evidence.budget)}" if evidence.budget else "on runs of a length that is not told"
+    text = f"This is a recipe, not a usable model: it was measured {size}"
     if promotions:
         factor = max(promotion["factor"] for promotion in promotions)
         return f"{text} and, for the best, at {factor:g} times that; what it does at full length is not known."
@@ -133,16 +131,10 @@ def _verdicts(recipe: Repeated) -> str:
     return f"{recipe.change}: kept in {kept}, discarded in {discarded}"
 
 
-def _arrow(change: str) -> str:
-    return change.replace(" -> ", "\u00a0→\u00a0")
-
-
-def _is_kept(trial: Trial) -> bool:
-    return trial.decision == "keep"
-
-
-def _before(evidence: Evidence, trial: Trial) -> dict:
-    return evidence.trials[trial.parent].recipe if trial.parent is not None else {}
+def _change(evidence: Evidence, trial: Trial) -> str:
+    before = evidence.trials[trial.parent].recipe if trial.parent is not None else {}
+    changed = story.changed(trial.changes, before) or f"trial {trial.number}"
+    return changed.replace(" -> ", "\u00a0→\u00a0")
 
 
 def _some(texts: Any) -> str:

@@ -92,6 +92,7 @@ def test_a_study_of_our_own_repeats_nothing_that_the_rails_let_through(tmp_path:
     run_study(folder, [change("lr", GOOD), change("d_ff", 1024), same, "no JSON", "no JSON"], workers=1)
     meters = meters_of(folder)
     assert (meters.proposals, meters.trained, meters.blocked) == (5, 2, 3)
+    assert meters.unique_pairs == 2 and meters.most_proposed and meters.most_proposed.knob == "lr"
     assert meters.repeats == 2, "one value is one value however it is written; an unreadable answer repeats itself too"
     assert meters.blocked_by_rail["schema"] == 2
     assert meters.touched == ["d_ff", "lr"] and "n_layer" in meters.untouched

@@ -10,7 +10,7 @@ import published
 import pytest
 from studies import GOOD, change, make_study, query, run_study
 
-from autoresearch.exchange import import_study
+from autoresearch.exchange import import_study, tsv17
 from autoresearch.folder import StudyFolder
 from autoresearch.report.facts import detail, details, facts, thin
 
@@ -128,3 +128,20 @@ def test_a_long_curve_keeps_its_end() -> None:
     assert (
         len(short) <= 100 and short[-1][0] == 1000.0 and thin(curve[:40]) == [[s, round(x, 4)] for s, x in curve[:40]]
     )
+
+
+def test_a_lineage_table_that_tells_no_recipes_is_read_trial_by_trial(tmp_path: Path) -> None:
+    columns = list(tsv17.COLUMNS)
+    rows = [("000", "baseline", "1.20"), ("001", "keep", "1.15"), ("002", "crash", ""), ("003", "keep", "1.10")]
+    lines = ["\t".join(columns)]
+    for name, status, val_bpb in rows:
+        cells = {"exp_id": name, "specialist": "arch", "baseline_exp": "000", "status": status, "val_bpb": val_bpb}
+        cells |= {"parent_exp": "" if name == "000" else "000", "hypothesis": f"idea {name}", "train_s": "600.0"}
+        lines.append("\t".join(cells.get(column, "") for column in columns))
+    (tmp_path / "results.tsv").write_text("\n".join(lines) + "\n")
+    told = facts(import_study(tmp_path / "home", "table", tmp_path / "results.tsv"))
+    assert [row["best"] for row in told["trials"]] == [1.20, 1.15, 1.15, 1.10]
+    assert told["incumbent"]["trial"] == 3 and "2 were kept (trial 1; trial 3)" in told["headline"][0]
+    assert told["study"]["as_of"] is None, "the table tells no times"
+    assert told["study"]["budget"] is None and "tokens" not in told["not_this"] and "steps" not in told["not_this"]
+    assert "No recipe was run twice" in " ".join(told["warnings"])
