@@ -19,7 +19,7 @@ PORT = 8643
 
 
 def open_page(browser: Browser, address: str, width: int, height: int, scheme: str) -> Page:
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.goto(address)
     page.wait_for_selector("html[data-ready]", state="attached")
     return page
@@ -31,7 +31,7 @@ def take(browser: Browser, study: Path) -> None:
     chart = page.locator("figure[data-chart=best]").bounding_box()
     assert chart
     clip = {"x": 0, "y": 0, "width": 1000, "height": chart["y"] + chart["height"] + 20}
-    page.screenshot(path=DOCS / "report.png", full_page=True, clip=clip)  # type: ignore[arg-type]
+    page.screenshot(path=DOCS / "report.png", full_page=True, clip=clip)
     number = len(page.locator("#trials tr[data-trial]").all()) - 1
     open_page(browser, f"{address}#trial-{number}", 1000, 900, "light").screenshot(path=DOCS / "trial.png")
     open_page(browser, address, 390, 844, "dark").screenshot(path=DOCS / "phone.png")
