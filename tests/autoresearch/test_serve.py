@@ -160,7 +160,9 @@ def test_nobody_steers_the_study_from_another_page(client: httpx.Client, home: P
 
 def test_an_imported_study_cannot_be_steered_but_is_served(home: Path) -> None:
     folder = StudyFolder(home, "one")
-    folder.store.db.execute("UPDATE studies SET source = ?", ['{"format": "jsonl", "file": "theirs.jsonl", "budget_known": true}'])
+    folder.store.db.execute(
+        "UPDATE studies SET source = ?", ['{"format": "jsonl", "file": "theirs.jsonl", "budget_known": true}']
+    )
     folder.store.close()
     with served(home) as client:
         assert client.get("/facts.json").json()["study"]["imported"]["file"] == "theirs.jsonl"
