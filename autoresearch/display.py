@@ -57,13 +57,33 @@ class PrepareProgress:
         self._progress.update(self._tasks[stage], completed=done, total=total)
 
 
+class RunBars:
+    """A progress bar for each run in flight; whoever shows `bars` shows them."""
+
+    def __init__(self, console: Console) -> None:
+        self.bars = bars(console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def begin(self, run_id: str, label: str) -> None:
+        self._tasks[run_id] = self.bars.add_task(label, total=None, note="starting")
+
+    def progress(self, event: launcher.Progress) -> None:
+        if event.run_id in self._tasks:
+            loss = f"loss {event.loss:.3f}" if event.loss is not None else ""
+            task, note = self._tasks[event.run_id], f"{event.phase} {loss}"
+            self.bars.update(task, completed=event.step, total=event.steps, note=note)
+
+    def end(self, run_id: str) -> None:
+        if run_id in self._tasks:
+            self.bars.remove_task(self._tasks.pop(run_id))
+
+
 class Display(Observer):
     """Watches a study. Use as a context manager around the night."""
 
     def __init__(self, folder: StudyFolder, console: Console) -> None:
         self.folder, self.console = folder, console
-        self._bars = bars(console)
-        self._tasks: dict[str, TaskID] = {}
+        self._runs = RunBars(console)
         self._notes: deque[str] = deque(maxlen=NOTES)
         self._live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._began = time.monotonic()
@@ -84,7 +104,7 @@ class Display(Observer):
         # Called from the drawing thread, so it reads no database.
         minutes = (time.monotonic() - self._began) / 60
         head = Text(f"{self.folder.name}, {minutes:.1f} min. {self._headline}", style="bold")
-        return Group(head, self._table, self._bars, *(Text(note, style="yellow") for note in self._notes))
+        return Group(head, self._table, self._runs.bars, *(Text(note, style="yellow") for note in self._notes))
 
     def _read(self) -> None:
         self._table = trials_table(Evidence(self.folder), ROWS)
@@ -94,23 +114,19 @@ class Display(Observer):
         label = f"trial {run.trial} seed {run.seed}"
         if self._live:
             self._read()
-            self._tasks[run.id] = self._bars.add_task(f"{label:<18}", total=None, note="starting")
+            self._runs.begin(run.id, f"{label:<18}")
         else:
             change = ", ".join(f"{knob} = {value}" for knob, value in trial.changes.items()) or "baseline"
             self._say(f"{label}: {change}")
 
     def progress(self, event: launcher.Progress) -> None:
-        if event.run_id in self._tasks:
-            loss = f"loss {event.loss:.3f}" if event.loss is not None else ""
-            self._bars.update(
-                self._tasks[event.run_id], completed=event.step, total=event.steps, note=f"{event.phase} {loss}"
-            )
+        self._runs.progress(event)
 
     def run_finished(self, run: Run, result: RunResult) -> None:
-        if run.id in self._tasks:
-            self._bars.remove_task(self._tasks.pop(run.id))
+        self._runs.end(run.id)
+        if self._live:
             self._read()
-        if not self._live:
+        else:
             score = (
                 f"val_bpb {result.val_bpb:.4f}" if result.val_bpb is not None else f"{result.failure}: {result.message}"
             )

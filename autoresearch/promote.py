@@ -12,12 +12,11 @@ from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
-from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
 from autoresearch import launcher as events
-from autoresearch.display import PrepareProgress, bars
+from autoresearch.display import PrepareProgress, RunBars
 from autoresearch.energy import Energy, estimate
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
@@ -217,18 +216,17 @@ class _Show:
     def __init__(self, console: Console, wanted: Sequence[LongRun]) -> None:
         self._console, self._total, self._done = console, len(wanted), 0
         self._baseline = wanted[0].trial.recipe
-        self._bars = bars(console)
-        self._tasks: dict[str, TaskID] = {}
+        self._runs = RunBars(console)
 
     def __enter__(self) -> None:
         if self._console.is_terminal:
-            self._bars.start()
+            self._runs.bars.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._console.is_terminal:
-            self._bars.stop()
+            self._runs.bars.stop()
 
     def known(self, run: LongRun) -> None:
         self._done += 1
@@ -236,33 +234,25 @@ class _Show:
 
     def begun(self, run: LongRun) -> None:
         if self._console.is_terminal:
-            self._tasks[run.id] = self._bars.add_task(f"{run.name:<20}", total=None, note="starting")
+            self._runs.begin(run.id, f"{run.name:<20}")
         else:
             self.say(f"{run.name}: {recipe_label(run.trial.recipe, self._baseline)}")
 
     def progress(self, event: events.Progress) -> None:
-        if event.run_id in self._tasks:
-            loss = f"loss {event.loss:.3f}" if event.loss is not None else ""
-            self._bars.update(
-                self._tasks[event.run_id], completed=event.step, total=event.steps, note=f"{event.phase} {loss}"
-            )
+        self._runs.progress(event)
 
     def lost(self, run: LongRun, message: str) -> None:
-        self._drop(run)
+        self._runs.end(run.id)
         self.say(f"{run.name}: {message}; it is tried once more")
 
     def ended(self, run: LongRun, result: RunResult) -> None:
-        self._drop(run)
+        self._runs.end(run.id)
         self._done += 1
         outcome = f"{result.failure}: {result.message}" if result.val_bpb is None else f"val_bpb {result.val_bpb:.4f}"
         self.say(f"{run.name}: {outcome} ({self._done} of {self._total})")
 
     def say(self, text: str) -> None:
         self._console.print(Text(clean(text, 400)), soft_wrap=True)
-
-    def _drop(self, run: LongRun) -> None:
-        if run.id in self._tasks:
-            self._bars.remove_task(self._tasks.pop(run.id))
 
 
 def promotion_view(facts: Sequence[Facts]) -> RenderableType:
