@@ -9,9 +9,9 @@ from pathlib import Path
 
 from autoresearch.errors import UserError
 from autoresearch.exchange import results_tsv, tables, tsv17
-from autoresearch.exchange.found import found_study
 from autoresearch.exchange.jsonl_read import is_jsonl, read_jsonl
 from autoresearch.exchange.jsonl_write import write_jsonl
+from autoresearch.exchange.make_study import make_study
 from autoresearch.exchange.optuna_export import save_optuna
 from autoresearch.exchange.source import Imported, Source, Warn
 from autoresearch.folder import StudyFolder
@@ -60,7 +60,7 @@ def import_study(
             raise UserError(f"{file} is of no format that can be imported; those are {', '.join(IMPORTS)}")
     read = FORMATS[format].read
     assert read
-    return found_study(home, name, source, format, read(source), menu)
+    return make_study(home, name, source, format, read(source), menu)
 
 
 def export_study(folder: StudyFolder, format: str, out: Path | None = None) -> str | Path:

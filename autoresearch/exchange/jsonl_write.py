@@ -7,7 +7,7 @@ from typing import Any
 
 from autoresearch.exchange.objects import answer_object, run_objects, shared_settings, trial_object
 from autoresearch.exchange.source import moment, verbatim
-from autoresearch.exchange.study_rows import StudyRows, Told
+from autoresearch.exchange.study_rows import StudyRows, WholeTrial
 from autoresearch.folder import StudyFolder
 from rails.patch import unified_diff
 
@@ -46,7 +46,7 @@ def _head(folder: StudyFolder, rows: StudyRows) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _line(rows: StudyRows, trial: Told, best: float | None) -> dict[str, Any]:
+def _line(rows: StudyRows, trial: WholeTrial, best: float | None) -> dict[str, Any]:
     row, proposal = trial.row, trial.proposal
     ended = moment(row["finished_at"]) or moment(row["started_at"])
     started = moment(row["started_at"])
@@ -88,7 +88,7 @@ def _line(rows: StudyRows, trial: Told, best: float | None) -> dict[str, Any]:
     }
 
 
-def _proposal(trial: Told) -> dict[str, Any] | None:
+def _proposal(trial: WholeTrial) -> dict[str, Any] | None:
     reason = {"reason": trial.row["hypothesis"]}
     match list(trial.changes.items()):
         case []:
@@ -99,7 +99,7 @@ def _proposal(trial: Told) -> dict[str, Any] | None:
             return {"changes": trial.changes, **reason}
 
 
-def _metrics(trial: Told) -> dict[str, Any]:
+def _metrics(trial: WholeTrial) -> dict[str, Any]:
     """Of the first run that the state speaks of; val_bpb is the mean over all of them."""
     row = trial.row
     complete = row["state"] == "complete"

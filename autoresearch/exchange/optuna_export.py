@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.exchange.source import moment
-from autoresearch.exchange.study_rows import StudyRows, Told
+from autoresearch.exchange.study_rows import StudyRows, WholeTrial
 from autoresearch.folder import StudyFolder
 from rails import Knob, Menu, RailsError, clean
 
@@ -45,7 +45,7 @@ def _distribution(knob: Knob) -> Any:
     return FloatDistribution(knob.low, knob.high, log=log)
 
 
-def _trial(trial: Told, menu: Menu, distributions: dict[str, Any]) -> Any:
+def _trial(trial: WholeTrial, menu: Menu, distributions: dict[str, Any]) -> Any:
     """Optuna's form of a trial; a value that the menu does not admit is an attribute and no parameter."""
     from optuna.trial import TrialState, create_trial
 

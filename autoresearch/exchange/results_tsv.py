@@ -6,7 +6,7 @@ import csv
 import io
 
 from autoresearch import story
-from autoresearch.exchange.study_rows import StudyRows, Told
+from autoresearch.exchange.study_rows import StudyRows, WholeTrial
 from autoresearch.folder import StudyFolder
 from rails import clean
 
@@ -25,7 +25,7 @@ def write(folder: StudyFolder) -> str:
     return stream.getvalue()
 
 
-def _cells(rows: StudyRows, trial: Told) -> tuple[str, ...]:
+def _cells(rows: StudyRows, trial: WholeTrial) -> tuple[str, ...]:
     row = trial.row
     # An imported trial has no commit; its recipe's key serves as well to tell recipes apart.
     commit = (row["commit"] or row["recipe_key"] or f"{trial.number:07d}")[:7]

@@ -13,7 +13,7 @@ from autoresearch.trial import Recipe
 
 
 @dataclass
-class Told:
+class WholeTrial:
     """A trial with all that belongs to it; `runs` by seed."""
 
     row: Row
@@ -55,11 +55,11 @@ class StudyRows:
     """The study's own row and its trials, with what was imported verbatim if it was imported."""
 
     study: dict[str, Any]
-    trials: list[Told]
+    trials: list[WholeTrial]
 
     @classmethod
     def of(cls, folder: StudyFolder) -> StudyRows:
-        trials = {row["number"]: Told(row) for row in folder.store.all_rows("trials")}
+        trials = {row["number"]: WholeTrial(row) for row in folder.store.all_rows("trials")}
         for run in folder.store.all_rows("runs"):
             trials[run["trial"]].runs.append(run)
         for proposal in folder.store.all_rows("proposals"):
@@ -71,6 +71,6 @@ class StudyRows:
         source = json.loads(self.study["source"]) if self.study["source"] else {}
         return source if source.get("format") == format else None
 
-    def parent_recipe(self, trial: Told) -> Recipe:
+    def parent_recipe(self, trial: WholeTrial) -> Recipe:
         parent = trial.row["parent"]
         return self.trials[parent].recipe if parent is not None else {}

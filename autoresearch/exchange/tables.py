@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.errors import UserError
-from autoresearch.exchange.study_rows import StudyRows, Told
+from autoresearch.exchange.study_rows import StudyRows, WholeTrial
 from autoresearch.folder import StudyFolder
 from rails import clean
 
@@ -58,7 +58,7 @@ def _columns(rows: StudyRows) -> dict[str, list[Any]]:
     return columns | {f"recipe_{knob}": _of_one_type(rows.trials, knob) for knob in knobs}
 
 
-def _of_one_type(trials: list[Told], knob: str) -> list[Any]:
+def _of_one_type(trials: list[WholeTrial], knob: str) -> list[Any]:
     values = [trial.recipe.get(knob) for trial in trials]
     kinds = {type(value) for value in values if value is not None}
     if len(kinds) <= 1:

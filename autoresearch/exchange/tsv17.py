@@ -29,7 +29,7 @@ from autoresearch.exchange.source import (
     text,
     verbatim,
 )
-from autoresearch.exchange.study_rows import StudyRows, Told
+from autoresearch.exchange.study_rows import StudyRows, WholeTrial
 from autoresearch.folder import StudyFolder
 from autoresearch.store.imports import Row
 from autoresearch.trial import EPOCH, Recipe
@@ -82,7 +82,7 @@ def _id(number: object) -> str:
     return f"{number:04d}" if isinstance(number, int) and number else "000"
 
 
-def _cells(folder: StudyFolder, rows: StudyRows, trial: Told, best: float | None) -> Cells:
+def _cells(folder: StudyFolder, rows: StudyRows, trial: WholeTrial, best: float | None) -> Cells:
     row = trial.row
     val_bpb = row["val_bpb"]
     cells = {
@@ -112,7 +112,7 @@ def _shown(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def _status(trial: Told) -> str:
+def _status(trial: WholeTrial) -> str:
     row = trial.row
     if trial.number == 0:
         return "baseline"
@@ -123,7 +123,7 @@ def _status(trial: Told) -> str:
     return STATUSES[row["state"]]
 
 
-def _notes(folder: StudyFolder, rows: StudyRows, trial: Told) -> dict[str, Any]:
+def _notes(folder: StudyFolder, rows: StudyRows, trial: WholeTrial) -> dict[str, Any]:
     """What the other columns cannot hold; recipes follow from the baseline's and the changes."""
     kept = {k: v for k, v in trial_object(trial.row).items() if k not in IN_TABLE and v is not None}
     notes: dict[str, Any] = {"trial": kept, "runs": run_objects(trial.runs, without=BULKY)}

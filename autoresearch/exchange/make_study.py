@@ -21,7 +21,7 @@ from autoresearch.workspace import Workspace
 from rails import load_menu, render_recipe
 
 
-def found_study(home: Path, name: str, source: Source, format: str, found: Imported, menu: Path | None) -> StudyFolder:
+def make_study(home: Path, name: str, source: Source, format: str, found: Imported, menu: Path | None) -> StudyFolder:
     """Raises UserError where the study exists, the name is none, or the trajectory contradicts itself."""
     menu_text = _read_menu(menu) if menu else menu_for(found)
     with founding(home, name) as partial:
