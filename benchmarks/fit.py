@@ -19,7 +19,7 @@ from pathlib import Path
 
 from noise import serve
 
-from autoresearch.preset import load_preset
+from autoresearch.study.preset import load_preset
 from rails import Limits, Measurement, Menu, Value, predict, violations
 from rails.fit import fit_fault
 from trainer.data import prepare

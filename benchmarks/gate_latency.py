@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 
-from autoresearch.preset import load_preset
+from autoresearch.study.preset import load_preset
 from rails import RAILS, Limits, Measurement, Menu, Value, gate, recipe_key, violations
 
 TRIED = 2_000

@@ -14,7 +14,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from autoresearch.preset import load_preset
+from autoresearch.study.preset import load_preset
 from trainer.data import prepare
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe

@@ -14,14 +14,14 @@ import tempfile
 from pathlib import Path
 
 from autoresearch.config import EnergySettings, LimitSettings
-from autoresearch.energy import EnergyMeter
-from autoresearch.folder import StudyFolder, create_study
-from autoresearch.launcher import LocalLauncher
-from autoresearch.limits import StopRule
-from autoresearch.machine import look
+from autoresearch.night.limits import StopRule
+from autoresearch.night.loop import StudyLoop
 from autoresearch.proposers.classic import TpeProposer
-from autoresearch.study import Study
+from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.trial import from_iso
+from autoresearch.workers.energy import EnergyMeter
+from autoresearch.workers.local import LocalLauncher
+from autoresearch.workers.machine import look
 
 
 def night(home: Path, workers: int, trials: int) -> StudyFolder:
@@ -31,7 +31,7 @@ def night(home: Path, workers: int, trials: int) -> StudyFolder:
     launcher = LocalLauncher(["cpu"] * workers, EnergyMeter(EnergySettings()), folder.path / "workers.log")
     stop = StopRule(folder, LimitSettings(trials=trials))
     try:
-        Study(folder, launcher, TpeProposer(), machine, data_dir, stop).run()
+        StudyLoop(folder, launcher, TpeProposer(), machine, data_dir, stop).run()
     finally:
         launcher.close()
     return folder

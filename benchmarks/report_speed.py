@@ -27,10 +27,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoresearch.folder import StudyFolder, create_study
-from autoresearch.machine import look
-from autoresearch.prompt import SYSTEM, render
+from autoresearch.proposers.prompt import SYSTEM, render
+from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.trial import History, Recipe, Run, Trial, TrialState, from_iso, iso
+from autoresearch.workers.machine import look
 from rails import Knob, Limits, Value, recipe_key
 
 RUN_SECONDS = 12.0
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--prompt-bytes", type=int, default=20_000, help="size of a prompt; 0: no language model")
     parser.add_argument("--repeats", type=int, default=5, help="reports of each kind")
     arguments = parser.parse_args()
-    from autoresearch.report.page import write_report  # after --help
+    from autoresearch.morning.report.page import write_report  # after --help
 
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)

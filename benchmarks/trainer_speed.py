@@ -35,7 +35,7 @@ from pathlib import Path
 import torch
 from reference_models import REFERENCES, train_reference
 
-from autoresearch.preset import load_preset
+from autoresearch.study.preset import load_preset
 from trainer.backends.torch_gpt import TorchBackend
 from trainer.batches import on_device
 from trainer.data import prepare

@@ -10,9 +10,9 @@ from pathlib import Path
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from autoresearch.folder import StudyFolder
-from autoresearch.report.page import write_report
-from autoresearch.serve import make_app
+from autoresearch.morning.report.page import write_report
+from autoresearch.morning.serve import make_app
+from autoresearch.study.folder import StudyFolder
 
 DOCS = Path(__file__).parent
 PORT = 8643

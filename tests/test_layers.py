@@ -10,25 +10,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# A module imports only from the rows below its own; each row may be read without knowing those above it.
+# A room imports only from the rows below its own; each row may be read without knowing those above it.
 ORDER = [
     ["__main__"],
     ["cli"],
-    ["sweep", "promote"],
-    ["display", "doctor", "night", "schedule", "serve"],
-    ["reporter"],
-    ["study", "envelope", "sweep_chart", "report", "trackers", "plan"],
-    ["views"],
-    ["limits", "proposers", "workers", "meters", "observer", "promotion", "exchange"],
-    ["evidence", "launcher", "prompt"],
-    ["folder"],
-    ["store", "workspace", "story"],
-    ["decide", "energy", "machine", "migrations", "preset"],
-    ["config", "nvml", "trial"],
+    ["night"],
+    ["morning", "sweep"],
+    ["terminal"],
+    ["evidence", "exchange"],
+    ["study"],
+    ["workers", "proposers"],
+    ["decide", "words"],
+    ["config", "trial"],
     ["errors"],
     ["__init__"],
 ]
-RANK = {name: row for row, names in enumerate(ORDER) for name in names}
+# The same inside each room; what imports nothing of its room stands in the last row.
+INSIDE = {
+    "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app"]],
+    "night": [["session", "daemon"], ["loop", "display"], ["limits"], ["__init__"]],
+    "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers"], ["__init__"]],
+    "sweep": [["command"], ["measure", "chart"], ["__init__"]],
+    "terminal": [["longer_runs", "plan"], ["views"], ["bars", "signals"], ["__init__"]],
+    "evidence": [["status", "meters", "longer_runs"], ["__init__"], ["evidence"]],
+    "study": [["requests"], ["folder"], ["store"], ["workspace", "preset", "observer", "messages"], ["__init__"]],
+    "workers": [["doctor"], ["local"], ["launcher"], ["energy", "machine"], ["nvml"], ["__init__"]],
+    "proposers": [["__init__"], ["llm"], ["classic", "prompt"], ["proposer"]],
+}
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.
 LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data"}
 MOST_LINES = 400
@@ -81,25 +89,52 @@ def test_a_study_knows_only_the_light_half_of_the_trainer() -> None:
     assert not {(path, imported) for path, imported in found if imported not in LIGHT_HALF_OF_THE_TRAINER}
 
 
-def module(path: Path) -> str:
-    """The name in ORDER: a folder counts as one module."""
-    parts = path.relative_to(ROOT / "autoresearch").parts
-    return parts[0] if len(parts) > 1 else path.stem
+def rooms(path: Path) -> tuple[str, ...]:
+    """Where a file of autoresearch/ is: its room and its place in it, or its own name at the top."""
+    parts = path.relative_to(ROOT / "autoresearch").with_suffix("").parts
+    return parts[:2]
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    assert {module(path) for path in files("autoresearch")} == set(RANK), "put a new module into ORDER, in this file"
+def rank(order: list[list[str]], name: str) -> int:
+    return next(row for row, names in enumerate(order) if name in names)
+
+
+def test_every_file_has_its_place_in_the_order() -> None:
+    found: dict[str, set[str]] = {}
+    for path in files("autoresearch"):
+        room, *inside = rooms(path)
+        found.setdefault("", set()).add(room)
+        if room in INSIDE:
+            found.setdefault(room, set()).update(inside)
+    expected = {"": ORDER, **INSIDE}
+    assert found == {room: {name for row in order for name in row} for room, order in expected.items()}, (
+        "put a new file into ORDER or INSIDE, in this file"
+    )
+
+
+def upward(path: Path) -> Iterator[str]:
+    """What a file imports from above itself, or from beside itself."""
+    room, *inside = rooms(path)
+    for imported in imports(path):
+        package, *parts = imported.split(".")
+        if package != "autoresearch":
+            continue
+        other = parts[0]
+        if other != room:
+            if rank(ORDER, other) <= rank(ORDER, room):
+                yield imported
+        elif room in INSIDE and inside:
+            names = [name for row in INSIDE[room] for name in row]
+            there = parts[1] if len(parts) > 1 and parts[1] in names else "__init__"
+            if there != inside[0] and rank(INSIDE[room], there) <= rank(INSIDE[room], inside[0]):
+                yield imported
 
 
 def test_imports_go_down_only() -> None:
-    upward = []
-    for path in files("autoresearch"):
-        for imported in imports(path):
-            package, _, rest = imported.partition(".")
-            other = rest.partition(".")[0]
-            if package == "autoresearch" and other in RANK and other != module(path):
-                upward += [(name(path), imported)] if RANK[other] <= RANK[module(path)] else []
-    assert upward == [], "each of these stands above the file that imports it, or beside it, in ORDER"
+    found = {name(path): list(upward(path)) for path in files("autoresearch")}
+    assert {path: imported for path, imported in found.items() if imported} == {}, (
+        "each of these stands above the file that imports it, or beside it, in ORDER or INSIDE"
+    )
 
 
 def test_a_file_begins_with_one_sentence_that_says_what_it_is_for() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from autoresearch.folder import StudyFolder
-    from autoresearch.machine import Machine
+    from autoresearch.study.folder import StudyFolder
+    from autoresearch.workers.machine import Machine
 
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def command(example: str) -> Callable[[Any], Any]:
 
 
 def open_study(name: str, home: Path | None) -> StudyFolder:
-    from autoresearch import folder
+    from autoresearch.study import folder
 
     return folder.StudyFolder(folder.home(home), name)
 

@@ -14,9 +14,10 @@ from autoresearch.errors import UserError
 @command("autoresearch status mine --json")
 def status(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """Where the study stands: baseline, incumbent, noise, energy, what is in flight."""
-    from autoresearch import views
+    from autoresearch.evidence import status as evidence_status
+    from autoresearch.terminal import views
 
-    facts = views.status(open_study(name, home))
+    facts = evidence_status.status(open_study(name, home))
     if as_json:
         print(json.dumps(facts, indent=1))
     else:
@@ -26,8 +27,8 @@ def status(name: Name, as_json: AsJson = False, home: Home = None) -> None:
 @command("autoresearch trials mine --json")
 def trials(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """All trials, one line each."""
-    from autoresearch import views
     from autoresearch.evidence import Evidence
+    from autoresearch.terminal import views
 
     evidence = Evidence(open_study(name, home))
     if as_json:
@@ -41,8 +42,8 @@ def show(
     name: Name, number: Annotated[int, typer.Argument(help="The trial's number.", min=0)], home: Home = None
 ) -> None:
     """Everything about one trial: change, hypothesis, answer, runs, diff."""
-    from autoresearch import views
     from autoresearch.evidence import Evidence
+    from autoresearch.terminal import views
     from rails import render_recipe
 
     study = open_study(name, home)

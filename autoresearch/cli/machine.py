@@ -33,23 +33,24 @@ def sweep(
     home: Home = None,
 ) -> None:
     """Measure speed, memory and power over batch size, sequence length and precision. Needs no study."""
-    from autoresearch import folder, views
-    from autoresearch.machine import look
-    from autoresearch.sweep import make_plan, sweep
+    from autoresearch.study import folder
+    from autoresearch.sweep.command import make_grid, sweep
+    from autoresearch.terminal import views
+    from autoresearch.workers.machine import look
 
     machine = look()
     asked = {"batch": batch, "seq": seq, "precision": precision, "source": source, "backend": backend}
-    plan = make_plan(
+    grid = make_grid(
         preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile
     )
-    sweep(plan, folder.home(home), out, views.make_console())
+    sweep(grid, folder.home(home), out, views.make_console())
 
 
 @command("autoresearch doctor")
 def doctor(home: Home = None) -> None:
     """Look this machine over: Python, git, disk, torch, GPU, energy counters, language model."""
-    from autoresearch import folder
-    from autoresearch.doctor import examine
+    from autoresearch.study import folder
+    from autoresearch.workers.doctor import examine
 
     findings = examine(folder.home(home))
     for finding in findings:

@@ -20,7 +20,7 @@ def report(
     home: Home = None,
 ) -> None:
     """Write the report: report/index.html, one file that needs no network, and report/report.md."""
-    from autoresearch.report.page import write_report
+    from autoresearch.morning.report.page import write_report
 
     study = open_study(name, home)
     path = write_report(study)
@@ -35,8 +35,8 @@ def serve(
     home: Home = None,
 ) -> None:
     """The report as a live page, with pause and resume, and the database for questions in SQL (read-only)."""
-    from autoresearch import folder
-    from autoresearch.serve import serve
+    from autoresearch.morning.serve import serve
+    from autoresearch.study import folder
 
     serve(folder.home(home), name, host=host, port=port)
 
@@ -46,8 +46,8 @@ def inspect(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """What the search explored, how often it repeated itself, and how much of its best number is luck."""
     from dataclasses import asdict
 
-    from autoresearch import views
-    from autoresearch.meters import meters_of
+    from autoresearch.evidence.meters import meters_of
+    from autoresearch.terminal import views
 
     meters = meters_of(open_study(name, home))
     if as_json:
@@ -67,8 +67,8 @@ def import_trajectory(
     """Make a study of somebody's trajectory, for `inspect`, `report` and `show`."""
     import sys
 
-    from autoresearch import folder
     from autoresearch.exchange import import_study
+    from autoresearch.study import folder
 
     def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
@@ -107,18 +107,20 @@ def promote(
     home: Home = None,
 ) -> None:
     """Train the best recipes for longer, on fresh seeds: does the ranking hold before anyone pays for a big run?"""
-    from autoresearch import promotion, views
-    from autoresearch.folder import RunnerLock
-    from autoresearch.promote import promote, promotion_view
+    from autoresearch.evidence import longer_runs
+    from autoresearch.morning.promote import promote
+    from autoresearch.study.folder import RunnerLock
+    from autoresearch.terminal import views
+    from autoresearch.terminal.longer_runs import longer_runs_view
 
     study, console = open_study(name, home), views.make_console()
     with RunnerLock(study.path):
         ended = promote(study, console, top=top, budget_factor=budget_factor, seeds=seeds)
-    found = promotion.facts(study)
+    found = longer_runs.facts(study)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        console.print(promotion_view(found))
+        console.print(longer_runs_view(found))
         console.print(f"Ended: {ended}.", markup=False, soft_wrap=True)
 
 
@@ -136,8 +138,9 @@ def plan(
     home: Home = None,
 ) -> None:
     """Tokens, hours, kWh and money of a full pretrain of the best recipe, every assumption printed."""
-    from autoresearch import views
-    from autoresearch.plan import make_plan, plan_view
+    from autoresearch.morning.plan import make_plan
+    from autoresearch.terminal import views
+    from autoresearch.terminal.plan import plan_view
 
     study = open_study(name, home)
     made = make_plan(study, hardware, tokens=tokens, gpus=gpus, owned=owned, table=hardware_file)

@@ -16,9 +16,9 @@ from autoresearch.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autoresearch.display import Display
-    from autoresearch.folder import StudyFolder
-    from autoresearch.night import Night
+    from autoresearch.night.display import Display
+    from autoresearch.night.session import Night
+    from autoresearch.study.folder import StudyFolder
 
 
 @command("autoresearch init mine --preset cpu-nano --data some/folder")
@@ -34,8 +34,8 @@ def init(
     home: Home = None,
 ) -> None:
     """Make a study: its folder, its recipe under git, its database."""
-    from autoresearch import folder
-    from autoresearch.machine import look
+    from autoresearch.study import folder
+    from autoresearch.workers.machine import look
 
     overrides: dict[str, str | int] = {}
     if data is not None:
@@ -59,8 +59,8 @@ def init(
 @command("autoresearch prepare mine")
 def prepare(name: Name, home: Home = None) -> None:
     """Prepare the study's text: tokenizer, splits, memory maps. `run` does it too when it is missing."""
-    from autoresearch.display import PrepareProgress
-    from autoresearch.views import make_console
+    from autoresearch.terminal.bars import PrepareProgress
+    from autoresearch.terminal.views import make_console
     from trainer.data import manifest_of
 
     study = open_own(name, home)
@@ -73,9 +73,9 @@ def prepare(name: Name, home: Home = None) -> None:
 @command("autoresearch run mine --trials 20")
 def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = None, home: Home = None) -> None:
     """Run trials now, until a limit, a time, or Ctrl-C (once: at the trial boundary; twice: at once)."""
-    from autoresearch.night import Night
-    from autoresearch.schedule import next_time, zone
-    from autoresearch.views import make_console
+    from autoresearch.night.daemon import next_time, zone
+    from autoresearch.night.session import Night
+    from autoresearch.terminal.views import make_console
 
     study, console = open_own(name, home), make_console()
     try:
@@ -90,8 +90,9 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
 
 def night(study: StudyFolder, console: Console, make: Callable[[Display], Night]) -> str:
     """One night under the runner's lock, from preparing the text to the reason for its end."""
-    from autoresearch.display import Display, PrepareProgress
-    from autoresearch.folder import RunnerLock
+    from autoresearch.night.display import Display
+    from autoresearch.study.folder import RunnerLock
+    from autoresearch.terminal.bars import PrepareProgress
 
     with RunnerLock(study.path):
         with PrepareProgress(console) as progress:
@@ -103,10 +104,11 @@ def night(study: StudyFolder, console: Console, make: Callable[[Display], Night]
 @command("autoresearch daemon mine")
 def daemon(name: Name, home: Home = None) -> None:
     """Run every night in the study's window (study.toml, \\[schedule]) until stopped."""
-    from autoresearch.folder import RunnerLock
-    from autoresearch.night import Night, polite_signals
-    from autoresearch.schedule import Daemon
-    from autoresearch.views import make_console
+    from autoresearch.night.daemon import Daemon
+    from autoresearch.night.session import Night
+    from autoresearch.study.folder import RunnerLock
+    from autoresearch.terminal.signals import polite_signals
+    from autoresearch.terminal.views import make_console
 
     study, console = open_own(name, home), make_console()
 
@@ -180,9 +182,10 @@ def calibrate(
     home: Home = None,
 ) -> None:
     """Measure the noise: run the baseline on more seeds and say what a gain must exceed to be seen."""
-    from autoresearch import views
     from autoresearch.evidence import Evidence
-    from autoresearch.night import Night
+    from autoresearch.evidence.status import status
+    from autoresearch.night.session import Night
+    from autoresearch.terminal import views
 
     study, console = open_own(name, home), views.make_console()
 
@@ -194,8 +197,8 @@ def calibrate(
 
     night(study, console, only_the_baseline)
     noise = Evidence(study).noise
-    share = noise.deviation / views.status(study)["baseline"]["val_bpb"]
-    console.print(views.outcome_line(views.status(study)), markup=False, soft_wrap=True)
+    share = noise.deviation / status(study)["baseline"]["val_bpb"]
+    console.print(views.outcome_line(status(study)), markup=False, soft_wrap=True)
     console.print(
         f"One run deviates by {noise.deviation:.4f} bits per byte, {100 * share:.2f} % "
         f"({noise.dof:.0f} degrees of freedom, the prior's included). A gain of {2 * noise.deviation:.4f} is found "
@@ -207,11 +210,12 @@ def calibrate(
 
 def show_outcome(study: StudyFolder, console: Console, reason: str) -> None:
     """The end of a night: the table, what came of it, and what to do next."""
-    from autoresearch import views
     from autoresearch.evidence import Evidence
+    from autoresearch.evidence.status import status
+    from autoresearch.terminal import views
 
     console.print(views.trials_table(Evidence(study), last=40))
-    facts = views.status(study)
+    facts = status(study)
     energy = views.energy_text(facts["energy_joules"], facts["energy_sources"])
     inside = study.path.is_relative_to(Path.cwd())
     path = study.path.relative_to(Path.cwd()) if inside else study.path

@@ -14,7 +14,7 @@ from autoresearch.exchange.jsonl_write import write_jsonl
 from autoresearch.exchange.make_study import make_study
 from autoresearch.exchange.optuna_export import save_optuna
 from autoresearch.exchange.source import Imported, Source, Warn
-from autoresearch.folder import StudyFolder
+from autoresearch.study.folder import StudyFolder
 from rails import clean
 from rails.values import nearest
 

@@ -21,7 +21,7 @@ from autoresearch.exchange.source import (
     times,
     whole,
 )
-from autoresearch.store.imports import Row
+from autoresearch.study.store.imports import Row
 from autoresearch.trial import EPOCH, Recipe, iso
 from rails import recipe_key
 from rails.values import clean

@@ -8,7 +8,7 @@ from typing import Any
 from autoresearch.exchange.objects import answer_object, run_objects, shared_settings, trial_object
 from autoresearch.exchange.source import moment, verbatim
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
-from autoresearch.folder import StudyFolder
+from autoresearch.study.folder import StudyFolder
 from rails.patch import unified_diff
 
 META = "trajectory log; the first line is the baseline, each later one an iteration, the last the end of the loop"

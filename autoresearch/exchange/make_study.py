@@ -13,11 +13,11 @@ from autoresearch.errors import UserError
 from autoresearch.exchange.menus import PRESET, menu_for
 from autoresearch.exchange.objects import SHARED_SETTINGS
 from autoresearch.exchange.source import Imported, Source
-from autoresearch.folder import StudyFolder, founding, sha256_of
-from autoresearch.preset import load_preset, preset_names
-from autoresearch.store import Store
+from autoresearch.study.folder import StudyFolder, founding, sha256_of
+from autoresearch.study.preset import load_preset, preset_names
+from autoresearch.study.store import Store
+from autoresearch.study.workspace import Workspace
 from autoresearch.trial import iso, utc_now
-from autoresearch.workspace import Workspace
 from rails import load_menu, render_recipe
 
 

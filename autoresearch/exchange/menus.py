@@ -9,7 +9,7 @@ from typing import Any
 import tomlkit
 
 from autoresearch.exchange.source import Imported
-from autoresearch.preset import load_preset
+from autoresearch.study.preset import load_preset
 from autoresearch.trial import Value
 from rails import Menu, RailsError, load_menu
 

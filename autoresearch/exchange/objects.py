@@ -8,7 +8,7 @@ from typing import Any
 
 from autoresearch.config import Settings
 from autoresearch.exchange.source import curve_of, real, score, stamp, table, text, whole
-from autoresearch.store.imports import Row
+from autoresearch.study.store.imports import Row
 from autoresearch.trial import Recipe
 from rails import clean
 from rails.values import presentable

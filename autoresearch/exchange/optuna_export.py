@@ -9,7 +9,7 @@ from typing import Any
 
 from autoresearch.exchange.source import moment
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
-from autoresearch.folder import StudyFolder
+from autoresearch.study.folder import StudyFolder
 from rails import Knob, Menu, RailsError, clean
 
 ATTRIBUTES = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 
-from autoresearch import story
+from autoresearch import words
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
-from autoresearch.folder import StudyFolder
+from autoresearch.study.folder import StudyFolder
 from rails import clean
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
@@ -32,7 +32,7 @@ def _cells(rows: StudyRows, trial: WholeTrial) -> tuple[str, ...]:
     if trial.number == 0:
         description = "baseline"
     else:
-        change = story.changed(trial.changes, rows.parent_recipe(trial))
+        change = words.change(trial.changes, rows.parent_recipe(trial))
         description = clean(": ".join(part for part in (change, row["hypothesis"]) if part), 300)
     if row["val_bpb"] is None:
         return commit, "0.000000", "0.0", "crash", description

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autoresearch.errors import UserError
-from autoresearch.store.imports import Row
+from autoresearch.study.store.imports import Row
 from autoresearch.trial import Recipe, from_iso, iso
 from rails import RailsError, clean, render_recipe
 

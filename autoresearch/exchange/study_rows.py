@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from autoresearch.folder import StudyFolder
-from autoresearch.store.imports import Row
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.store.imports import Row
 from autoresearch.trial import Recipe
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from autoresearch.errors import UserError
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
-from autoresearch.folder import StudyFolder
+from autoresearch.study.folder import StudyFolder
 from rails import clean
 
 ANSWER = ("model", "latency_seconds", "prompt_tokens", "completion_tokens")

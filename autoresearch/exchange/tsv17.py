@@ -30,8 +30,8 @@ from autoresearch.exchange.source import (
     verbatim,
 )
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
-from autoresearch.folder import StudyFolder
-from autoresearch.store.imports import Row
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.store.imports import Row
 from autoresearch.trial import EPOCH, Recipe
 from rails import clean, recipe_key
 from rails.values import nearest

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
 from autoresearch.config import ProposerSettings
-from autoresearch.trial import History, Proposal
+from autoresearch.proposers.proposer import NothingLeft, Proposer
 
-
-class NothingLeft(Exception):
-    """The proposer has nothing more to propose: the night ends."""
-
-
-class Proposer(Protocol):
-    """`propose` may be slow; what it returns is data, never trusted. Raises NothingLeft to end the night."""
-
-    name: str
-
-    def propose(self, history: History) -> Proposal: ...
+__all__ = ["NothingLeft", "Proposer", "make_proposer"]
 
 
 def make_proposer(settings: ProposerSettings) -> Proposer:

@@ -7,7 +7,7 @@ import random
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.proposers import NothingLeft
+from autoresearch.proposers.proposer import NothingLeft
 from autoresearch.trial import History, Proposal, Trial, Value
 from rails import Knob, gate
 

@@ -11,8 +11,8 @@ import openai
 
 from autoresearch.config import ProposerSettings
 from autoresearch.errors import UserError
-from autoresearch.prompt import SYSTEM, answer_schema, render
-from autoresearch.proposers import Proposer
+from autoresearch.proposers.prompt import SYSTEM, answer_schema, render
+from autoresearch.proposers.proposer import Proposer
 from autoresearch.trial import History, Proposal
 from rails import clean
 

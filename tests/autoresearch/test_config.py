@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from autoresearch.config import PRESETS, DecisionRule, Settings, load_settings, parse_clock
 from autoresearch.errors import UserError
-from autoresearch.preset import load_preset, preset_names
+from autoresearch.study.preset import load_preset, preset_names
 
 NANO = (PRESETS / "cpu-nano" / "study.toml").read_text("utf-8")
 

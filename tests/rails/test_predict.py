@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from autoresearch.preset import load_preset
+from autoresearch.study.preset import load_preset
 from rails import Limits, predict, violations
 from rails.fit import budget_steps
 from rails.predict import Shape

@@ -1,0 +1,167 @@
+"""What a study's runs say of its recipes: each recipe with all its runs, whichever trials they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from autoresearch.decide import Noise, Runs, pool_noise
+from autoresearch.study.folder import StudyFolder
+from autoresearch.trial import Recipe, Run, Trial
+
+# Trials of an imported study may share a recipe; their seeds are then told apart, for they do not pair.
+SEEDS_PER_TRIAL = 100_000
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A recipe's scores in bits per byte with half of their 95 % intervals; None: not measured."""
+
+    trial: int
+    val_bpb: float | None
+    val_bpb_half_interval: float | None
+    n_runs: int
+    test_bpb: float | None
+    test_bpb_half_interval: float | None
+    n_test_runs: int
+    recipe: Recipe
+
+
+class Evidence:
+    """All trials and runs of a study, read once."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+        self.study: dict[str, Any] = folder.store.study()
+        self.trials: list[Trial] = folder.store.trials()
+        self.runs: dict[int, list[Run]] = {trial.number: [] for trial in self.trials}
+        for run in folder.store.runs():
+            self.runs[run.trial].append(run)
+
+    @cached_property
+    def source(self) -> dict[str, Any] | None:
+        """What the study was imported from; None: it was run here."""
+        return json.loads(self.study["source"]) if self.study["source"] else None
+
+    @property
+    def imported(self) -> bool:
+        return self.source is not None
+
+    @property
+    def budget(self) -> Mapping[str, float] | None:
+        """Of one run; None where the source of an import does not tell it."""
+        return None if self.source and not self.source["budget_known"] else self.folder.settings.whole_budget
+
+    @property
+    def energy_sources(self) -> list[str]:
+        return sorted({run.energy_source for runs in self.runs.values() for run in runs if run.energy_source})
+
+    @cached_property
+    def siblings(self) -> dict[str, list[Trial]]:
+        """Recipe -> the trials with that recipe that have a score, in their order; see `key`."""
+        found: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            if trial.val_bpb is not None:
+                found.setdefault(self.key(trial), []).append(trial)
+        return found
+
+    @staticmethod
+    def key(trial: Trial) -> str:
+        """The recipe's key; a trial whose source does not tell its recipe has one that nobody shares."""
+        return trial.recipe_key or f"trial {trial.number}"
+
+    @cached_property
+    def scores(self) -> dict[str, Runs]:
+        """Recipe -> seed -> val_bpb, over the complete runs of all trials with that recipe."""
+        found: dict[str, dict[int, float]] = {}
+        for key, trials in self.siblings.items():
+            found[key] = {}
+            for trial in trials:
+                first = trial.number * SEEDS_PER_TRIAL if len(trials) > 1 else 0
+                runs = self.runs[trial.number]
+                found[key] |= {first + run.seed: run.val_bpb for run in runs if run.val_bpb is not None}
+        return {key: runs for key, runs in found.items() if runs}
+
+    @cached_property
+    def measured_deviation(self) -> tuple[float | None, int]:
+        """The run-to-run deviation from repeated recipes alone, and its degrees of freedom; (None, 0) without any."""
+        squares, dof = 0.0, 0
+        for runs in self.scores.values():
+            mean = fmean(runs.values())
+            squares += sum((value - mean) ** 2 for value in runs.values())
+            dof += len(runs) - 1
+        return ((squares / dof) ** 0.5, dof) if dof else (None, 0)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The run-to-run deviation that every interval shown to a person comes from."""
+        rule = self.folder.settings.decision
+        if self.imported and self.measured_deviation[1] >= 2:
+            rule = rule.model_copy(update={"prior_runs": 0.0})  # our presets know nothing of another's trainer
+        return pool_noise(self.scores.values(), rule)
+
+    def mean(self, trial: Trial) -> float | None:
+        """val_bpb of the trial's recipe over all its runs."""
+        runs = self.scores.get(self.key(trial))
+        return fmean(runs.values()) if runs else None
+
+    def n_runs(self, trial: Trial) -> int:
+        return len(self.scores.get(self.key(trial), ()))
+
+    @cached_property
+    def bests(self) -> list[int]:
+        """For each trial in order: the number of the trial whose recipe stood when it was over.
+
+        In our own studies that is the latest one merged. A stranger's keeps need not build on one another: of them
+        the one whose recipe has the lowest mean over all its runs.
+        """
+        found, standing = [], 0
+        for trial in self.trials:
+            if trial.decision == "keep" and (trial.merge_commit or (self.imported and self._beats(trial, standing))):
+                standing = trial.number
+            found.append(standing)
+        return found
+
+    def _beats(self, trial: Trial, standing: int) -> bool:
+        mine, other = self.mean(trial), self.mean(self.trials[standing])
+        return mine is not None and (other is None or mine < other)
+
+    @property
+    def baseline(self) -> Trial:
+        return self.trials[0]
+
+    @property
+    def incumbent(self) -> Trial:
+        return self.trials[self.bests[-1] if self.imported else int(self.study["incumbent"])]
+
+    def standing(self, trial: Trial) -> Standing:
+        """Where a trial's recipe stands, over the runs of every trial with that recipe."""
+        mean, n = self.mean(trial), self.n_runs(trial)
+        group = self.siblings.get(self.key(trial), [])
+        tests = [run.test_bpb for each in group for run in self.runs[each.number] if run.test_bpb is not None]
+        return Standing(
+            trial=trial.number,
+            val_bpb=mean,
+            val_bpb_half_interval=self.noise.half_width(n) if n else None,
+            n_runs=n,
+            test_bpb=fmean(tests) if tests else None,
+            test_bpb_half_interval=self.noise.half_width(len(tests)) if tests else None,
+            n_test_runs=len(tests),
+            recipe=trial.recipe,
+        )
+
+    def standing_facts(self, trial: Trial) -> dict[str, Any]:
+        return asdict(self.standing(trial))
+
+    def gain(self) -> tuple[float, float] | None:
+        """How much lower the incumbent's val_bpb is than the baseline's, and half of its 95 % interval."""
+        baseline, incumbent = self.standing(self.baseline), self.standing(self.incumbent)
+        if baseline.val_bpb is None or incumbent.val_bpb is None or self.incumbent is self.baseline:
+            return None
+        assert baseline.val_bpb_half_interval is not None and incumbent.val_bpb_half_interval is not None
+        half = (baseline.val_bpb_half_interval**2 + incumbent.val_bpb_half_interval**2) ** 0.5
+        return baseline.val_bpb - incumbent.val_bpb, half

@@ -1,0 +1,227 @@
+"""What promotions say: whether a search's ranking held at a longer budget, which wins shrank, what diverged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+from autoresearch import words
+from autoresearch.decide import Noise, Runs, compare, pool_noise
+from autoresearch.evidence.evidence import Evidence
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.store.promotions import PromotedRun
+from autoresearch.trial import Recipe, Trial
+
+Facts = dict[str, Any]
+Verdict = Literal["baseline", "held", "shrank", "lost", "diverged", "not measured"]
+
+# A ranking has held from this rank correlation on (1: the same order, 0: none, -1: reversed).
+HELD_SPEARMAN = 0.5
+FEWEST_RANKED = 3
+# A win has shrunk when less than this share of the search's gain is left.
+SHRUNK_SHARE = 0.5
+SURVIVES = ("held", "shrank")
+SAID_OF_ALL: tuple[Verdict, ...] = ("shrank", "lost")
+
+VERDICTS: Mapping[Verdict, str] = {
+    "held": "better than the baseline beyond the noise, by at least half of the search's gain",
+    "shrank": "better than the baseline beyond the noise, but by less than half of the search's gain",
+    "lost": "no better than the baseline beyond the noise: the interval of its gain begins at 0 or below",
+    "diverged": "its training diverged with one seed or more",
+    "not measured": "no run of it, or none of the baseline, is complete",
+}
+
+
+def scaled(budget: Mapping[str, float], factor: float) -> dict[str, float]:
+    """A run's budget, `factor` times as long: tokens and steps stay whole numbers."""
+    return {unit: amount * factor if unit == "seconds" else round(amount * factor) for unit, amount in budget.items()}
+
+
+def facts(folder: StudyFolder) -> list[Facts]:
+    """One entry for each longer budget, the longest last; empty if nothing was promoted.
+
+    Gains are the baseline's val_bpb minus the recipe's (bits per byte, positive is better) with their 95 % intervals:
+    in the search over all of its runs, in the promotion over its runs alone, whose noise is pooled apart.
+    """
+    runs = folder.store.promoted_runs()
+    if not runs:
+        return []
+    evidence = Evidence(folder)
+    factors = sorted({run.factor for run in runs})
+    return [_facts(evidence, factor, [run for run in runs if run.factor == factor]) for factor in factors]
+
+
+def survivor(promotion: Facts) -> Facts | None:
+    """The row of the recipe with the lowest mean at the longer budget, of those that still beat the baseline."""
+    rows = [row for row in promotion["rows"] if row["verdict"] in SURVIVES]
+    return min(rows, key=lambda row: row["long_val_bpb"], default=None)
+
+
+def was_measured(promotion: Facts) -> bool:
+    """False for a promotion that was cut off before it could say anything of any recipe."""
+    return any(row["verdict"] not in ("baseline", "not measured") for row in promotion["rows"])
+
+
+def recipe_label(recipe: Recipe, baseline: Recipe) -> str:
+    """All knobs in which the recipe differs from the baseline's."""
+    differing = {knob: value for knob, value in recipe.items() if baseline.get(knob) != value}
+    return words.change(differing, baseline) or "the baseline"
+
+
+def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Facts:
+    trials = [evidence.trials[number] for number in sorted({run.trial for run in runs})]
+    trials.sort(key=lambda trial: (trial.number != 0, evidence.mean(trial)))
+    rule = evidence.folder.settings.decision
+    val, test = _scores(runs, "val_bpb"), _scores(runs, "test_bpb")
+    noises = pool_noise(val.values(), rule), pool_noise(test.values(), rule)
+    rows = [_row(evidence, trial, [r for r in runs if r.trial == trial.number], val, test, *noises) for trial in trials]
+    spearman, ranked = _spearman(rows)
+    found: Facts = {
+        "factor": factor,
+        "budget": words.budget(scaled(evidence.folder.settings.whole_budget, factor)),
+        "seeds": sorted({run.seed for run in runs}),
+        "spearman": spearman,
+        "n_ranked": ranked,
+        "held": None if spearman is None else spearman >= HELD_SPEARMAN,
+        "rows": rows,
+        "energy_joules": sum(run.energy_joules for run in runs),
+        "energy_sources": sorted({run.energy_source for run in runs}),
+    }
+    return {**found, "sentence": _sentence(found)}
+
+
+def _scores(runs: Sequence[PromotedRun], name: Literal["val_bpb", "test_bpb"]) -> dict[int, Runs]:
+    scores: dict[int, dict[int, float]] = {}
+    for run in runs:
+        if (score := getattr(run, name)) is not None:
+            scores.setdefault(run.trial, {})[run.seed] = score
+    return dict(scores)
+
+
+def _row(
+    evidence: Evidence,
+    trial: Trial,
+    runs: Sequence[PromotedRun],
+    val: Mapping[int, Runs],
+    test: Mapping[int, Runs],
+    val_noise: Noise,
+    test_noise: Noise,
+) -> Facts:
+    baseline = evidence.baseline
+    long_runs, test_runs = val.get(trial.number, {}), test.get(trial.number, {})
+    search_runs = evidence.scores.get(trial.recipe_key, {})
+    row: Facts = {
+        "trial": trial.number,
+        "label": recipe_label(trial.recipe, baseline.recipe),
+        "n_runs": len(long_runs),
+        "n_search_runs": len(search_runs),
+        "n_test_runs": len(test_runs),
+        **_mean("search", search_runs, evidence.noise),
+        **_gain("search", search_runs, evidence.scores.get(baseline.recipe_key, {}), evidence.noise, trial),
+        **_mean("long", long_runs, val_noise),
+        **_gain("long", long_runs, val.get(0, {}), val_noise, trial),
+        **_gain("test", test_runs, test.get(0, {}), test_noise, trial),
+        "diverged": [_divergence(evidence, run) for run in runs if run.failure == "diverged"],
+        "failures": [
+            {"seed": run.seed, "failure": run.failure, "message": run.message}
+            for run in runs
+            if run.failure not in (None, "diverged")
+        ],
+    }
+    return {**row, "verdict": _verdict(row)}
+
+
+def _mean(name: str, runs: Runs, noise: Noise) -> Facts:
+    return {
+        f"{name}_val_bpb": fmean(runs.values()) if runs else None,
+        f"{name}_half_interval": noise.half_width(len(runs)) if runs else None,
+    }
+
+
+def _gain(name: str, runs: Runs, baseline: Runs, noise: Noise, trial: Trial) -> Facts:
+    """The gain over the baseline, its interval, and the posterior probability that it is above 0."""
+    if trial.number == 0 or not runs or not baseline:
+        return dict.fromkeys((f"{name}_gain", f"{name}_low", f"{name}_high", f"{name}_probability"))
+    found = compare(runs, baseline, noise)
+    low, high = found.interval
+    return {
+        f"{name}_gain": found.improvement,
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_probability": found.probability,
+    }
+
+
+def _divergence(evidence: Evidence, run: PromotedRun) -> Facts:
+    """late: at a step that the search's runs of this recipe never came to, so that the search could not see it."""
+    ends = [done.steps for done in evidence.runs[run.trial] if done.state == "complete" and done.steps is not None]
+    late = run.failed_step > max(ends) if ends and run.failed_step is not None else None
+    return {"seed": run.seed, "step": run.failed_step, "late": late}
+
+
+def _verdict(row: Facts) -> Verdict:
+    if row["diverged"]:
+        return "diverged"
+    if row["trial"] == 0:
+        return "baseline" if row["n_runs"] else "not measured"
+    if row["long_gain"] is None:
+        return "not measured"
+    if row["long_low"] <= 0:
+        return "lost"
+    return "shrank" if row["long_gain"] < SHRUNK_SHARE * row["search_gain"] else "held"
+
+
+def _spearman(rows: Sequence[Facts]) -> tuple[float | None, int]:
+    """Rank correlation of the recipes' means in the search and at the longer budget, and over how many recipes."""
+    ranked = [row for row in rows if row["search_val_bpb"] is not None and row["long_val_bpb"] is not None]
+    if len(ranked) < FEWEST_RANKED:
+        return None, len(ranked)
+    from scipy import stats  # it takes a second to load
+
+    found = stats.spearmanr([row["search_val_bpb"] for row in ranked], [row["long_val_bpb"] for row in ranked])
+    value = float(found.statistic)
+    return None if math.isnan(value) else value, len(ranked)
+
+
+def _sentence(promotion: Facts) -> str:
+    spearman, candidates = promotion["spearman"], [row for row in promotion["rows"] if row["trial"] != 0]
+    said = [f"At {promotion['factor']:g} times the budget ({promotion['budget']}) on {_seeds(promotion['seeds'])}"]
+    if spearman is None:
+        said[0] += " too few recipes are measured for a ranking."
+    else:
+        held = "held" if promotion["held"] else "did not hold"
+        said[0] += f" the ranking of the search {held}: Spearman {spearman:+.2f} over {promotion['n_ranked']} recipes."
+    if candidates:
+        best = candidates[0]
+        here = "nothing here" if best["long_gain"] is None else f"{gain_text(best, 'long')} here"
+        said.append(
+            f"The best of them in the search, trial {best['trial']} ({best['label']}), gained "
+            f"{gain_text(best, 'search')} bits per byte there and {here}: {best['verdict']}."
+        )
+    for verdict in SAID_OF_ALL:
+        if trials := [str(row["trial"]) for row in candidates if row["verdict"] == verdict]:
+            said.append(f"{verdict.capitalize()} ({VERDICTS[verdict]}): trial {', '.join(trials)}.")
+    for row in promotion["rows"]:
+        if row["diverged"]:
+            said.append(f"Trial {row['trial']} diverged with {', '.join(map(_divergence_text, row['diverged']))}.")
+        said += [f"Trial {row['trial']} failed with seed {end['seed']}: {end['failure']}." for end in row["failures"]]
+    if any(event["late"] for row in promotion["rows"] for event in row["diverged"]):
+        said.append("Late: beyond the last step of its runs in the search, which could not see it.")
+    return " ".join(said)
+
+
+def _divergence_text(event: Facts) -> str:
+    return f"seed {event['seed']} at step {event['step']}{' (late)' if event['late'] else ''}"
+
+
+def gain_text(row: Facts, name: str) -> str:
+    """ "+0.0801 [+0.0702, +0.0900]"; "-" where it was not measured."""
+    if row[f"{name}_gain"] is None:
+        return "-"
+    return f"{row[f'{name}_gain']:+.4f} [{row[f'{name}_low']:+.4f}, {row[f'{name}_high']:+.4f}]"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{len(seeds)} fresh seed{'s' if len(seeds) != 1 else ''}"

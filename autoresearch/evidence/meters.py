@@ -1,0 +1,282 @@
+"""The exploration meters: what a search explored, how often it repeated itself, how much of its best number is luck."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from autoresearch import words
+from autoresearch.evidence.evidence import Evidence
+from autoresearch.study.folder import StudyFolder
+from autoresearch.trial import Trial
+from autoresearch.workers.energy import JOULES_PER_KWH
+from rails import Menu, RailsError, clean
+from rails.proposal import read_proposal
+
+WINDOW = 10
+# The verdict looks at this many latest proposals, and says nothing against fewer than a window of them.
+RECENT = 20
+FLAILING_WASTE = 0.5
+NARROWING_WASTE = 0.25
+NARROWING_KNOBS = 0.25
+UNREADABLE = "?"
+
+SearchVerdict = Literal["researching", "narrowing", "flailing"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Proposals `first` to `last` (numbers of trials) and the share of them that had been proposed before."""
+
+    first: int
+    last: int
+    repeat_rate: float
+
+
+@dataclass(frozen=True)
+class PairCount:
+    """How often one knob was proposed with one value, and its share of all such pairs."""
+
+    knob: str
+    value: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """One recipe that several trials measured: their numbers, lowest and highest val_bpb, and what was decided."""
+
+    change: str
+    trials: list[int]
+    mean: float
+    low: float
+    high: float
+    kept: list[int]
+    discarded: list[int]
+
+
+@dataclass(frozen=True)
+class Meters:
+    """Bits per byte, joules, counts and shares from 0 to 1; None: there is nothing to tell it from."""
+
+    proposals: int
+    trained: int
+    knobs_on_menu: int
+    knobs_touched: int  # turned by a proposal that passed the rails
+    touched: list[str]
+    untouched: list[str]
+    unique_pairs: int  # distinct (knob, value) that were proposed
+    repeats: int  # proposals whose whole change had been proposed before, on whatever recipe
+    repeat_rate: float | None
+    windows: list[Window]
+    most_proposed: PairCount | None
+    most_kept: PairCount | None
+    kept: int
+    keep_rate: float | None  # of the trained
+    first_keep: int | None
+    best_keep: int | None  # the kept trial with the lowest val_bpb
+    plateau: int  # trials since a keep was the best so far
+    blocked: int
+    blocked_by_rail: dict[str, int]
+    failed: int
+    run_deviation: float | None  # of one run, from recipes that were run more than once; no prior in it
+    run_deviation_dof: int
+    gain: float | None  # the incumbent's recipe against the baseline's, each over all its runs
+    gain_half_interval: float | None
+    energy_joules: float | None
+    gain_per_kwh: float | None
+    best_observed: float | None  # the lowest val_bpb of any one run
+    best_observed_trial: int | None
+    best_recipe_mean: float | None  # of all runs of the recipe that gave it
+    best_recipe_runs: int
+    luck: float | None  # best_recipe_mean - best_observed; None while that recipe has one run
+    measured_again: list[Repeated]
+    judged_both_ways: list[Repeated]
+    verdict: SearchVerdict
+    why: str
+
+
+def meters_of(folder: StudyFolder) -> Meters:
+    return measure(Evidence(folder))
+
+
+def measure(evidence: Evidence) -> Meters:
+    trials, menu = evidence.trials[1:], evidence.folder.menu
+    changes = _proposed_changes(evidence)
+    repeated = _is_repeat([changes[trial.number] for trial in trials])
+    pairs = _count(changes[trial.number] for trial in trials)
+    kept = [trial for trial in trials if trial.decision == "keep"]
+    kept_pairs = _count(changes[trial.number] for trial in kept)
+    passed = [trial for trial in trials if trial.state not in ("proposed", "blocked")]
+    touched = {knob for trial in passed for knob in trial.changes}
+    deviation, dof = evidence.measured_deviation
+    gain = evidence.gain()
+    joules = sum(t.energy_joules for t in evidence.trials if t.energy_joules is not None)
+    best_keep = min((t for t in kept if t.val_bpb is not None), key=lambda t: t.val_bpb or 0.0, default=None)
+    again = _measured_again(evidence)
+    verdict, why = _judge(trials, repeated, menu)
+    return Meters(
+        proposals=len(trials),
+        trained=len(passed),
+        knobs_on_menu=len(menu.knobs),
+        knobs_touched=len(touched & menu.knobs.keys()),
+        touched=[knob for knob in menu.knobs if knob in touched],
+        untouched=[knob for knob in menu.knobs if knob not in touched],
+        unique_pairs=len(pairs),
+        repeats=sum(repeated),
+        repeat_rate=_share(sum(repeated), len(trials)),
+        windows=_windows(trials, repeated),
+        most_proposed=_most(pairs),
+        most_kept=_most(kept_pairs),
+        kept=len(kept),
+        keep_rate=_share(len(kept), len(passed)),
+        first_keep=kept[0].number if kept else None,
+        best_keep=best_keep.number if best_keep else None,
+        plateau=_plateau(trials),
+        blocked=sum(trial.state == "blocked" for trial in trials),
+        blocked_by_rail=dict(Counter(trial.rail for trial in trials if trial.state == "blocked" and trial.rail)),
+        failed=sum(trial.state in ("failed", "timed_out") for trial in trials),
+        run_deviation=deviation,
+        run_deviation_dof=dof,
+        gain=gain[0] if gain else None,
+        gain_half_interval=gain[1] if gain else None,
+        energy_joules=joules or None,
+        gain_per_kwh=gain[0] / (joules / JOULES_PER_KWH) if gain and joules else None,
+        **_luck(evidence),
+        measured_again=again,
+        judged_both_ways=[recipe for recipe in again if recipe.kept and recipe.discarded],
+        verdict=verdict,
+        why=why,
+    )
+
+
+# A change as it can be compared: 1 and 1.0 of a float knob are one value, and a dict's order plays no part.
+Change = frozenset[tuple[str, str]]
+
+
+def _proposed_changes(evidence: Evidence) -> dict[int, Change]:
+    """Trial -> what it proposed, also where the rails blocked it; of an unreadable answer its text."""
+    menu, proposals = evidence.folder.menu, evidence.folder.store.proposals()
+    found = {}
+    for trial in evidence.trials:
+        changes: dict[str, object] = dict(trial.changes)
+        if not changes and (proposal := proposals.get(trial.number)):
+            changes = read_proposal(proposal["raw"], menu.max_changes).changes or {UNREADABLE: proposal["raw"]}
+        found[trial.number] = frozenset((clean(knob, 80), _canonical(menu, knob, changes[knob])) for knob in changes)
+    return found
+
+
+def _canonical(menu: Menu, knob: str, value: object) -> str:
+    if knob in menu.knobs:
+        with suppress(RailsError):  # blocked: it is compared as it came
+            value = menu.knobs[knob].admit(value)
+    return clean(value if isinstance(value, str) else json.dumps(value), 200)
+
+
+def _count(changes: Iterable[Change]) -> Counter[tuple[str, str]]:
+    return Counter(pair for change in changes for pair in change if pair[0] != UNREADABLE)
+
+
+def _is_repeat(changes: Sequence[Change]) -> list[bool]:
+    seen: set[Change] = set()
+    found = []
+    for change in changes:
+        found.append(bool(change) and change in seen)
+        seen.add(change)
+    return found
+
+
+def _windows(trials: Sequence[Trial], repeated: Sequence[bool]) -> list[Window]:
+    found = []
+    for start in range(0, len(trials), WINDOW):
+        part = repeated[start : start + WINDOW]
+        found.append(Window(trials[start].number, trials[start].number + len(part) - 1, sum(part) / len(part)))
+    return found
+
+
+def _most(pairs: Counter[tuple[str, str]]) -> PairCount | None:
+    if not pairs:
+        return None
+    (knob, value), count = pairs.most_common(1)[0]
+    return PairCount(knob, value, count, count / pairs.total())
+
+
+def _plateau(trials: Sequence[Trial]) -> int:
+    best, since = float("inf"), 0
+    for trial in trials:
+        since += 1
+        if trial.decision == "keep" and trial.val_bpb is not None and trial.val_bpb < best:
+            best, since = trial.val_bpb, 0
+    return since
+
+
+def _luck(evidence: Evidence) -> dict:
+    """Best observed against the mean of its recipe's replicates: what the lowest number would lose if run again."""
+    observed = [
+        (run.val_bpb, trial)
+        for trial in evidence.trials
+        for run in evidence.runs[trial.number]
+        if run.val_bpb is not None
+    ]
+    if not observed:
+        return dict(best_observed=None, best_observed_trial=None, best_recipe_mean=None, best_recipe_runs=0, luck=None)
+    lowest, trial = min(observed, key=lambda found: found[0])
+    mean, n = evidence.mean(trial), evidence.n_runs(trial)
+    return dict(
+        best_observed=lowest,
+        best_observed_trial=trial.number,
+        best_recipe_mean=mean,
+        best_recipe_runs=n,
+        luck=mean - lowest if mean is not None and n > 1 else None,
+    )
+
+
+def _measured_again(evidence: Evidence) -> list[Repeated]:
+    found = []
+    for trials in evidence.siblings.values():
+        if len(trials) > 1:
+            scores = [trial.val_bpb for trial in trials if trial.val_bpb is not None]
+            named = next((trial for trial in trials if trial.changes), trials[0])
+            found.append(
+                Repeated(
+                    change=words.change(named.changes, evidence.baseline.recipe) or "the baseline",
+                    trials=[trial.number for trial in trials],
+                    mean=fmean(scores),
+                    low=min(scores),
+                    high=max(scores),
+                    kept=[trial.number for trial in trials if trial.decision == "keep"],
+                    discarded=[trial.number for trial in trials if trial.decision == "discard"],
+                )
+            )
+    return sorted(found, key=lambda recipe: -len(recipe.trials))
+
+
+def _judge(trials: Sequence[Trial], repeated: Sequence[bool], menu: Menu) -> tuple[SearchVerdict, str]:
+    """The verdict on the latest proposals by fixed thresholds, and what it rests on."""
+    recent = list(zip(trials, repeated, strict=True))[-RECENT:]
+    n = len(recent)
+    if n < WINDOW:
+        return "researching", f"{n} proposals so far: too few to tell"
+    again = sum(repeat for _, repeat in recent)
+    stopped = sum(not repeat and trial.state in ("blocked", "failed", "timed_out") for trial, repeat in recent)
+    knobs = {knob for trial, _ in recent for knob in trial.changes} & menu.knobs.keys()
+    why = (
+        f"of the last {n} proposals {again} repeated an earlier one and {stopped} more were blocked or failed; "
+        f"they turned {len(knobs)} of {len(menu.knobs)} knobs"
+    )
+    waste = (again + stopped) / n
+    if waste >= FLAILING_WASTE:
+        return "flailing", why
+    if waste >= NARROWING_WASTE or len(knobs) <= NARROWING_KNOBS * len(menu.knobs):
+        return "narrowing", why
+    return "researching", why
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,64 @@
+"""When a night ends: trials, hours, energy, cost, free disk, the window's end, or a person's word."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from autoresearch.config import LimitSettings
+from autoresearch.study.folder import StudyFolder
+from autoresearch.trial import Clock, iso, utc_now
+from autoresearch.workers.energy import JOULES_PER_KWH
+
+GIB = 2**30
+
+
+@dataclass
+class StopRule:
+    """Asked before each new trial; what has begun is always finished. All limits count from the start of this night."""
+
+    folder: StudyFolder
+    limits: LimitSettings
+    until: datetime | None = None
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
+        self._trials = 0
+        self._requested: str | None = None
+
+    def request(self, reason: str) -> None:
+        """Ends the night at the trial boundary."""
+        self._requested = self._requested or reason
+
+    def trial_started(self) -> None:
+        self._trials += 1
+
+    def paused(self) -> bool:
+        return self.folder.store.control == "pause"
+
+    def reason(self) -> str | None:
+        """Why no new trial may begin, in words; None while one may."""
+        limits, now = self.limits, self.clock()
+        if self._requested:
+            return self._requested
+        if self.folder.store.control == "stop":
+            return "stopped by `autoresearch stop`"
+        if limits.trials is not None and self._trials >= limits.trials:
+            return f"{self._trials} trials done, as asked"
+        if self.until and now >= self.until:
+            return f"it is {self.until.astimezone():%H:%M}, the end of the night"
+        if limits.hours is not None and now - self._began >= timedelta(hours=limits.hours):
+            return f"the limit of {limits.hours:g} hours is reached"
+        if limits.kwh is not None or limits.cost is not None:
+            kwh = self.folder.store.totals(iso(self._began))["joules"] / JOULES_PER_KWH
+            energy = self.folder.settings.energy
+            if limits.kwh is not None and kwh >= limits.kwh:
+                return f"the limit of {limits.kwh:g} kWh is reached"
+            if limits.cost is not None and kwh * energy.price_per_kwh >= limits.cost:
+                return f"the limit of {limits.cost:g} {energy.currency} is reached"
+        free = shutil.disk_usage(self.folder.path).free
+        if free < limits.min_free_disk_bytes:
+            return f"only {free / GIB:.1f} GiB of disk are free, limits.min_free_disk_bytes asks for more"
+        return None

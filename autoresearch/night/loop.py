@@ -1,0 +1,376 @@
+"""The study loop: propose, judge, commit, train, decide, write down; and start again where a killed night ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from autoresearch import words
+from autoresearch.decide import Comparison, Decision, Noise, Runs, decide, pool_noise
+from autoresearch.errors import UserError
+from autoresearch.night.limits import StopRule
+from autoresearch.proposers import NothingLeft, Proposer
+from autoresearch.proposers.classic import RandomProposer
+from autoresearch.study import messages
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.observer import Observer
+from autoresearch.study.requests import make_request
+from autoresearch.trial import History, Proposal, Purpose, Run, Trial, TrialState, from_iso
+from autoresearch.workers.energy import estimate
+from autoresearch.workers.launcher import MAX_ATTEMPTS, POLL_SECONDS, Finished, Launcher, Progress
+from autoresearch.workers.machine import Machine
+from rails import Limits, Measurement, clean, gate, recipe_key, render_recipe
+from trainer.protocol import RunResult
+
+# Runs that a new incumbent gets at once: fresh seeds that had no part in its keep, with the test text scored.
+CONFIRMATION_RUNS = 3
+MAX_FAILED_REFERENCE_RUNS = 3
+MAX_BLOCKED_IN_A_ROW = 25
+
+
+class StudyLoop:
+    """One night of one study. `run` returns why it ended; the caller holds the runner's lock."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        launcher: Launcher,
+        proposer: Proposer,
+        machine: Machine,
+        data_dir: Path,
+        stop: StopRule,
+        observer: Observer | None = None,
+    ) -> None:
+        self.folder, self.store, self.workspace = folder, folder.store, folder.workspace
+        self.settings, self.rule = folder.settings, folder.settings.decision
+        self.launcher, self.proposer, self.machine, self.data_dir = launcher, proposer, machine, data_dir
+        self.stop = stop
+        self.observer = observer or Observer()
+        self._in_flight: dict[str, Run] = {}
+        self._blocked_in_a_row = 0
+
+    def run(self) -> str:
+        self._recover()
+        while True:
+            self._fill_workers()
+            if not self._in_flight and (reason := self._end()):
+                self.store.log("ended", reason)
+                return reason
+            event = self.launcher.next_event(POLL_SECONDS)
+            if isinstance(event, Progress):
+                self.observer.progress(event)
+            if isinstance(event, Finished):
+                self._absorb(event)
+                self._judge()
+
+    # --- what to do next ---
+
+    def _end(self) -> str | None:
+        return None if self.store.pending_runs() else self.stop.reason()
+
+    def _fill_workers(self) -> None:
+        while len(self._in_flight) < self.launcher.capacity and (run := self._next_run()):
+            self._submit(run)
+
+    def _next_run(self) -> Run | None:
+        """A run that waits for a worker, else one of a new trial; None where there is nothing to begin just now."""
+        while not (waiting := [run for run in self.store.pending_runs() if run.id not in self._in_flight]):
+            if self.stop.reason() or self.stop.paused():
+                return None
+            begun = self._add_baseline_run() if self._trial(0).state == "running" else self._new_trial()
+            if not begun:
+                return None
+        return waiting[0]
+
+    def _add_baseline_run(self) -> bool:
+        """A worker that waits for the baseline does what will be asked of it later: more runs of the reference."""
+        known = self.store.runs(0)
+        if len(known) >= self.rule.reference_runs:
+            return False
+        self.store.queue_runs([(0, len(known), "reference")])
+        return True
+
+    def _submit(self, run: Run) -> None:
+        trial = self._trial(run.trial)
+        request = make_request(
+            self.folder,
+            self.machine,
+            self.data_dir,
+            run_id=run.id,
+            recipe=trial.recipe,
+            seed=run.seed,
+            budget=self.settings.whole_budget,
+            place=self.folder.run_folder(run.id),
+            score_test=run.purpose == "reference",
+        )
+        self.store.hand_out_run(run)
+        self._in_flight[run.id] = run
+        self.launcher.submit(request, self.settings.limits.run_seconds)
+        self.observer.run_started(run, trial)
+
+    # --- a trial begins ---
+
+    def _new_trial(self) -> bool:
+        """Asks for one proposal and puts it before the rails. False where there is none to be had."""
+        history = self._history()
+        proposal = self.store.next_idea()
+        try:
+            proposal = proposal or self._propose(history)
+        except NothingLeft as error:
+            self.stop.request(str(error))
+            return False
+        number = self.store.open_trial(self._reference, proposal)
+        for note in proposal.notes:
+            self.observer.note(note)
+        self._admit(number, proposal.raw, history)
+        return True
+
+    def _propose(self, history: History) -> Proposal:
+        try:
+            return self.proposer.propose(history)
+        except NothingLeft:
+            raise
+        except Exception as error:  # the night goes on whatever a proposer does
+            problem = clean(f"{type(error).__name__}: {error}", 200)
+            note = f"proposer {self.proposer.name} failed ({problem}); drawn at random instead"
+            return Proposal(raw=RandomProposer().propose(history).raw, proposer="random", notes=[note])
+
+    def _admit(self, number: int, raw: str, history: History) -> None:
+        base = self._reference_commit
+        verdict = gate(
+            raw,
+            history.recipe,
+            history.menu,
+            history.tried,
+            history.limits,
+            diff=lambda candidate: self.workspace.diff(base, render_recipe(candidate)),
+        )
+        if not verdict.passed:
+            self.store.block_trial(number, verdict)
+            self._blocked_in_a_row += 1
+            if self._blocked_in_a_row >= MAX_BLOCKED_IN_A_ROW:
+                self.stop.request(
+                    f"{MAX_BLOCKED_IN_A_ROW} proposals in a row were blocked, the last because {verdict.reason}"
+                )
+            self.observer.trial_closed(self._trial(number))
+            return
+        self._blocked_in_a_row = 0
+        self.stop.trial_started()
+        recipe = {**history.recipe, **verdict.changes}
+        trial = self._trial(number)
+        message = messages.commit_message(number, verdict.changes, history.recipe, trial.proposer, verdict.hypothesis)
+        commit = self.workspace.commit(base, render_recipe(recipe), message, from_iso(trial.started_at))
+        self.store.start_trial(number, verdict, recipe, recipe_key(recipe), commit, self._next_seed(number))
+
+    def _history(self) -> History:
+        trials = self.store.trials()
+        return History(
+            number=len(trials),
+            seed=self.settings.seed,
+            menu=self.folder.menu,
+            recipe=trials[self._reference].recipe,
+            trials=trials,
+            tried={key: words.tried(*found) for key, found in self.store.tried().items()},
+            limits=self._limits(),
+            deviation=self._noise(self.store.scores()).deviation,
+        )
+
+    def _limits(self) -> Limits:
+        return Limits(
+            budget=self.settings.whole_budget,
+            memory_bytes=self.settings.limits.memory_bytes or self.machine.memory_bytes,
+            run_seconds=self.settings.limits.run_seconds,
+            vocab_size=self.settings.data.vocab_size,
+            precisions=self.machine.precisions,
+            measurements=[Measurement(*measured) for measured in self.store.measurements()],
+            device=self.machine.kind,
+        )
+
+    # --- a run ends, and perhaps a trial ---
+
+    def _absorb(self, event: Finished) -> None:
+        run = self._in_flight.pop(event.run_id)
+        lost = event.result.failure == "worker_died"
+        attempts = run.attempts + 1
+        if lost and attempts < MAX_ATTEMPTS:
+            message = f"run {run.id}: {event.result.message}; it is tried once more"
+            self.store.take_back_run(run, message)
+            self.observer.note(message)
+            return
+        self.store.finish_run(run, event.result, event.energy, self._noise(self.store.scores()))
+        self.observer.run_finished(run, event.result)
+        if event.result.failure and run.purpose == "reference" and run.trial > 0:
+            message = f"the incumbent of trial {run.trial} failed with seed {run.seed}: {event.result.message}"
+            self.store.log("confirmation_failed", message, run.trial)
+            self.observer.note(message)
+
+    def _judge(self) -> None:
+        for trial in self.store.open_trials():
+            states = [run.state for run in self.store.runs(trial.number)]
+            enough = trial.number == 0 and states.count("complete") >= self.rule.baseline_runs
+            if enough or "failed" in states or not {"queued", "running"} & set(states):
+                self._judge_trial(trial)
+
+    def _judge_trial(self, trial: Trial) -> None:
+        runs = self.store.runs(trial.number)
+        if failed := next((run for run in runs if run.state == "failed"), None):
+            self._close_failed(trial, failed)
+            return
+        scores = self.store.scores()
+        noise = self._noise(scores)
+        if trial.number == 0:
+            self._close(trial, "complete", f"measured with {trial.n_runs} seeds", noise=noise)
+            return
+        reference = self._reference
+        decision = decide(scores[trial.number], scores[reference], noise, self.rule)
+        if decision.action == "replicate":
+            self._replicate(trial, reference, decision, noise)
+            return
+        merge, fresh = None, list[tuple[int, int]]()
+        if decision.action == "keep":
+            fresh = self._fresh_seeds(trial.number, CONFIRMATION_RUNS)
+            if self._leads(trial.number, scores):
+                merge = self._merge(trial, decision.comparison)
+        self._close(
+            trial,
+            "complete",
+            decision.reason,
+            decision=decision.action,
+            comparison=decision.comparison,
+            noise=noise,
+            merge_commit=merge,
+            runs=fresh,
+        )
+
+    def _replicate(self, trial: Trial, reference: int, decision: Decision, noise: Noise) -> None:
+        runs: list[tuple[int, int, Purpose]] = []
+        if decision.candidate_runs:
+            runs.append((trial.number, self._next_seed(trial.number), "candidate"))
+        known = self.store.runs(reference)
+        on_their_way = sum(run.state in ("queued", "running") for run in known)
+        if sum(run.state == "failed" for run in known) < MAX_FAILED_REFERENCE_RUNS:
+            missing = max(0, decision.reference_runs - on_their_way)
+            runs += [(reference, seed, "reference") for _, seed in self._fresh_seeds(reference, missing)]
+        if not runs and not on_their_way:
+            reason = f"{decision.reason}, but runs of trial {reference} keep failing"
+            self._close(trial, "complete", reason, decision="discard", comparison=decision.comparison, noise=noise)
+            return
+        self.store.queue_runs(runs)
+
+    def _leads(self, number: int, scores: Mapping[int, Runs]) -> bool:
+        """Whether a kept recipe becomes the incumbent: always when it was measured against it."""
+        standing = self.store.study()["incumbent"]
+        return self.rule.reference == "incumbent" or fmean(scores[number].values()) < fmean(scores[standing].values())
+
+    def _merge(self, trial: Trial, comparison: Comparison) -> str:
+        assert trial.commit is not None
+        message = messages.merge_message(trial, self._trial(trial.parent or 0).recipe, comparison, self.store.scores())
+        return self.workspace.merge(
+            self.store.study()["incumbent_commit"], trial.commit, message, self._last_moment(trial)
+        )
+
+    def _close_failed(self, trial: Trial, run: Run) -> None:
+        reason = f"seed {run.seed}: {run.failure}: {run.message}"
+        if trial.number == 0:
+            raise UserError(f"the baseline itself fails ({reason}): see {self.folder.run_folder(run.id)}/worker.log")
+        self._close(trial, "timed_out" if run.failure == "timed_out" else "failed", reason)
+
+    def _close(
+        self,
+        trial: Trial,
+        state: TrialState,
+        reason: str,
+        *,
+        decision: Literal["keep", "discard"] | None = None,
+        comparison: Comparison | None = None,
+        noise: Noise | None = None,
+        merge_commit: str | None = None,
+        runs: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """Git first, then the database in one transaction: after a crash between them the same close comes again."""
+        assert trial.commit is not None
+        message = messages.tag_message(trial, state, decision, reason, comparison, self.store.runs(trial.number))
+        self.workspace.tag(trial.number, trial.commit, message, self._last_moment(trial))
+        if merge_commit:
+            self.workspace.move_incumbent(merge_commit)
+        self.store.finish_trial(
+            trial.number,
+            state,
+            reason,
+            decision=decision,
+            comparison=comparison,
+            reference=self._reference,
+            noise=noise,
+            merge_commit=merge_commit,
+            incumbent=(trial.number, merge_commit) if merge_commit else None,
+            runs=runs,
+        )
+        self.observer.trial_closed(self._trial(trial.number))
+
+    # --- starting again ---
+
+    def _recover(self) -> None:
+        """After a night that was killed: git goes back to what the database says, finished runs are taken in,
+        lost ones are queued again, a proposal that nobody judged is judged."""
+        study = self.store.study()
+        running = self.store.open_trials()
+        self.workspace.reconcile(study["incumbent_commit"], {trial.commit for trial in running if trial.commit})
+        for trial in running:
+            self.workspace.delete_tag(trial.number)
+        if self._trial(0).state == "running":
+            self.store.queue_runs((0, seed, "reference") for seed in range(self.rule.baseline_runs))
+        for run in self.store.pending_runs():
+            if run.state == "running":
+                self._take_in_or_queue(run)
+        for trial in running:
+            if trial.state == "proposed":
+                proposal = self.store.proposal(trial.number)
+                assert proposal is not None
+                self._admit(trial.number, proposal["raw"], self._history())
+        self._judge()
+
+    def _take_in_or_queue(self, run: Run) -> None:
+        try:
+            result = RunResult.read(self.folder.run_folder(run.id) / "result.json")
+        except (OSError, ValueError):
+            self.store.take_back_run(run, f"run {run.id} was cut off; it is done again")
+            return
+        self.store.finish_run(run, result, estimate(self.settings.energy, result), self._noise(self.store.scores()))
+
+    # --- small questions ---
+
+    @property
+    def _reference(self) -> int:
+        """The trial whose recipe is changed and against which the change is judged."""
+        return int(self.store.study()["incumbent"]) if self.rule.reference == "incumbent" else 0
+
+    @property
+    def _reference_commit(self) -> str:
+        study = self.store.study()
+        return study["incumbent_commit"] if self.rule.reference == "incumbent" else str(self._trial(0).commit)
+
+    def _trial(self, number: int) -> Trial:
+        trial = self.store.trial(number)
+        assert trial is not None
+        return trial
+
+    def _next_seed(self, number: int) -> int:
+        """The next of the reference's seeds that this trial has not used: shared seeds make pairs."""
+        used = {run.seed for run in self.store.runs(number)}
+        shared = [run.seed for run in self.store.runs(self._reference) if run.state != "failed"]
+        return next((seed for seed in shared if seed not in used), max([*used, *shared], default=-1) + 1)
+
+    def _fresh_seeds(self, number: int, count: int) -> list[tuple[int, int]]:
+        first = max((run.seed for run in self.store.runs(number)), default=-1) + 1
+        return [(number, seed) for seed in range(first, first + count)]
+
+    def _last_moment(self, trial: Trial) -> datetime:
+        """When the trial's last run ended; does not change, so that a close done again makes the same objects."""
+        ends = [run.finished_at for run in self.store.runs(trial.number) if run.finished_at]
+        return from_iso(max(ends, default=trial.started_at))
+
+    def _noise(self, scores: Mapping[int, Runs]) -> Noise:
+        return pool_noise(scores.values(), self.rule)

@@ -1,0 +1,65 @@
+"""One night: puts machine, text, workers, proposer and study together, and ends it cleanly on a signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from autoresearch.config import LimitSettings
+from autoresearch.morning.reporter import Reporter
+from autoresearch.morning.trackers import Trackers
+from autoresearch.night.limits import StopRule
+from autoresearch.night.loop import StudyLoop
+from autoresearch.proposers import Proposer, make_proposer
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.observer import Observer, Observers
+from autoresearch.study.requests import start_workers
+from autoresearch.terminal.signals import polite_signals
+from autoresearch.workers.machine import Machine, look
+
+
+class Night:
+    """A session on one study; `on_signal` hears, besides the study, when a person wants it to end."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        observer: Observer,
+        *,
+        limits: LimitSettings | None = None,
+        until: datetime | None = None,
+        proposer: Proposer | None = None,
+        on_signal: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self.observer = folder, observer
+        self.machine: Machine = look(folder.settings.device, folder.settings.backend)
+        self.proposer = proposer or make_proposer(folder.settings.proposer)
+        self.stop = StopRule(folder, limits or folder.settings.limits, until)
+        self._on_signal = on_signal
+
+    def run(self) -> str:
+        """Runs until a limit, the window's end or a signal; returns why. The caller holds the runner's lock."""
+        folder = self.folder
+        if folder.store.control == "stop":
+            folder.store.set_control("run", "started again")
+        if folder.store.control == "pause":
+            self.observer.note(f"the study is paused: go on with `autoresearch resume {folder.name}`")
+        data_dir = folder.prepare_data()
+        with Trackers(folder, folder.settings.trackers, self.observer.note) as trackers:
+            launcher = start_workers(folder, self.machine)
+            reporter = Reporter(folder, self.observer.note)
+            observers = Observers([self.observer, reporter, trackers])
+            loop = StudyLoop(folder, launcher, self.proposer, self.machine, data_dir, self.stop, observers)
+            try:
+                with polite_signals(self._hear):
+                    return loop.run()
+            finally:
+                launcher.close()
+                reporter.write()
+
+    def _hear(self, name: str) -> None:
+        self.stop.request(f"ended by {name}")
+        self._on_signal()
+        self.observer.note(
+            f"{name}: finishing the trials in flight; once more to end at once (nothing is lost either way)"
+        )

@@ -1,0 +1,19 @@
+"""The seam where changes come from: a proposer answers one untrusted text per trial."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from autoresearch.trial import History, Proposal
+
+
+class NothingLeft(Exception):
+    """The proposer has nothing more to propose: the night ends."""
+
+
+class Proposer(Protocol):
+    """`propose` may be slow; what it returns is data, never trusted. Raises NothingLeft to end the night."""
+
+    name: str
+
+    def propose(self, history: History) -> Proposal: ...

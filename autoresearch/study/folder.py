@@ -1,0 +1,244 @@
+"""A study on disk: where studies live, what is in one, how one is made, and who may run it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import tomlkit
+
+from autoresearch.config import Settings, load_settings
+from autoresearch.errors import StudyBusy, UserError
+from autoresearch.study.preset import load_preset
+from autoresearch.study.store import Store
+from autoresearch.study.workspace import Workspace
+from autoresearch.trial import utc_now
+from autoresearch.workers.machine import Machine
+from rails import Limits, load_menu, recipe_key, render_recipe, violations
+
+# What a val_bpb depends on besides recipe and seed.
+TERMS = ("budget", "data", "backend", "compile", "tensor_parallel", "data_parallel", "seed")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def home(path: Path | None = None) -> Path:
+    """Where studies live: `path`, else AUTORESEARCH_HOME, else ./trajectories."""
+    return path or Path(os.environ.get("AUTORESEARCH_HOME") or "trajectories")
+
+
+class StudyFolder:
+    """Opens an existing study. Raises UserError where there is none or it is damaged."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        self.path = _study_path(home, name).resolve()
+        self.name = name
+        if not (self.path / "study.db").exists():
+            raise UserError(
+                f"there is no study {name!r} in {home}{_nearby(home)}: make it with `autoresearch init {name}`"
+            )
+        self.data_root = self.path.parent / ".data"
+        self.settings = load_settings(self.path / "study.toml")
+        self.store = Store(self.path / "study.db")
+        self.workspace = Workspace(self.path / "recipe")
+        # From git and not from the folder: a file edited during the night must not change what the rails allow.
+        text = self.workspace.read(self.store.study()["incumbent_commit"], "menu.toml")
+        if sha256_of(text) != self.store.study()["menu_sha256"]:
+            raise UserError(f"{self.path}/recipe: menu.toml is not the one this study began with; start a new study")
+        self.menu = load_menu(text, "menu.toml")
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.path / "runs" / run_id
+
+    def require_own(self) -> None:
+        """Raises UserError for an imported study, which nothing can be run in."""
+        if self.store.study()["source"]:
+            raise UserError(
+                f"study {self.name} was imported: its runs were made elsewhere and cannot be gone on with; "
+                "make one of your own with `autoresearch init`"
+            )
+
+    def prepare_data(self, progress: Callable[[str, int, int], None] | None = None) -> Path:
+        """The study's prepared text; made when it is missing. Raises UserError for bad input, and if the source no
+        longer gives the text that the study's numbers are about."""
+        from trainer.data import DataError, manifest_of, prepare
+
+        self.require_own()
+        self._settle_terms()
+        study, data = self.store.study(), self.settings.data
+        if study["data_dir"] and Path(study["data_dir"]).is_dir():
+            return Path(study["data_dir"])
+        try:
+            made = prepare(
+                data.source,
+                self.data_root,
+                vocab_size=data.vocab_size,
+                val_bytes=data.val_bytes,
+                test_bytes=data.test_bytes,
+                max_bytes=data.max_bytes,
+                progress=progress,
+            )
+        except DataError as error:
+            raise UserError(str(error)) from None
+        found = manifest_of(made).sha256
+        if study["data_sha256"] not in (None, found):
+            raise UserError(
+                f"{data.source!r} no longer gives the text that study {self.name} was measured on "
+                f"(sha256 {found[:12]}, was {study['data_sha256'][:12]}): restore the text or start a new study"
+            )
+        self.store.set_data(str(made), found)
+        return made
+
+    def _settle_terms(self) -> None:
+        """Settings that make runs comparable may change until the first run. Raises UserError for a later change."""
+        now, then = json.loads(self.settings.model_dump_json()), json.loads(self.store.study()["settings"])
+        for name in set(TERMS) - then.keys():  # a study made before there was this setting
+            then[name] = Settings.model_fields[name].default
+        changed = [name for name in TERMS if now[name] != then[name]]
+        if changed and self.store.runs():
+            raise UserError(
+                f"{self.path}/study.toml: {changed[0]} was {json.dumps(then[changed[0]])} when this study's first run "
+                "was made; with another value its numbers cannot be compared. Put it back, or start a new study"
+            )
+        if changed:
+            self.store.settle(json.dumps(now), forget_data="data" in changed)
+
+
+def create_study(
+    home: Path,
+    name: str,
+    preset: str,
+    machine: Machine,
+    overrides: Mapping[str, str | int],
+    now: Callable[[], datetime] = utc_now,
+) -> StudyFolder:
+    """Makes the folder, its repository and its database, all or nothing. `overrides` maps settings ("data.source")
+    to their values. Raises UserError if the study exists or the preset and settings do not fit together."""
+    start = load_preset(preset)
+    recipe = start.recipe
+    if "fp8" in machine.precisions and "fp8" in start.menu.knobs["precision"].choices:
+        recipe["precision"] = "fp8"
+    with founding(home, name) as partial:
+        (partial / "study.toml").write_text(_override(start.settings_text, overrides), encoding="utf-8")
+        settings = load_settings(partial / "study.toml")
+        if broken := violations(recipe, start.menu, Limits(budget=settings.whole_budget)):
+            raise UserError(f"the preset's recipe does not fit the study's budget: {'; '.join(broken)}")
+        files = {"recipe.toml": render_recipe(recipe), "menu.toml": start.menu_text}
+        workspace = Workspace.create(partial / "recipe", files, now())
+        store = Store(partial / "study.db", now)
+        store.create_study(
+            name,
+            settings.model_dump_json(),
+            sha256_of(start.menu_text),
+            recipe,
+            recipe_key(recipe),
+            workspace.incumbent,
+        )
+        store.close()
+    return StudyFolder(home, name)
+
+
+@contextmanager
+def founding(home: Path, name: str) -> Iterator[Path]:
+    """A folder to fill, which becomes the study when all went well and vanishes otherwise.
+
+    Raises UserError for a name that is none or taken; one from within names the settings, not the passing folder.
+    """
+    path = _study_path(home, name)
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
+    partial = home / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        (partial / "runs").mkdir()
+        partial.rename(path)
+    except UserError as error:
+        raise UserError(str(error).replace(f"{partial}/study.toml", "the settings")) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class RunnerLock:
+    """One study, one runner (and one daemon): a lock that the kernel drops when the process ends, however it ends."""
+
+    def __init__(self, study: Path, name: str = "runner") -> None:
+        self.path = study / f"{name}.lock"
+
+    def __enter__(self) -> RunnerLock:
+        self._file = self.path.open("a+")
+        while not _takes(self._file, fcntl.LOCK_EX):
+            # None: it was only looked at, by `lock_holder` in another process
+            if (holder := lock_holder(self.path)) is not None:
+                self._file.close()
+                raise StudyBusy(
+                    f"study {self.path.parent.name} is run by process {holder} already: "
+                    f"watch it with `autoresearch status {self.path.parent.name}`"
+                )
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.truncate(0)
+        self._file.close()
+
+
+def lock_holder(path: Path) -> int | None:
+    """Id of the process that holds runner.lock or daemon.lock; None if nobody does."""
+    with suppress(FileNotFoundError), path.open() as file:
+        if not _takes(file, fcntl.LOCK_SH):
+            return int(file.read().strip() or 0)
+    return None
+
+
+def _takes(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def study_names(home: Path) -> list[str]:
+    return sorted(path.parent.name for path in home.glob("*/study.db") if NAME.fullmatch(path.parent.name))
+
+
+def _study_path(home: Path, name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for a study: use letters, digits, '.', '_' and '-', 64 at most")
+    return home / name
+
+
+def _nearby(home: Path) -> str:
+    names = study_names(home)
+    return f" (there: {', '.join(names[:10])})" if names else ""
+
+
+def _override(text: str, overrides: Mapping[str, str | int]) -> str:
+    """study.toml with some values replaced or added, its comments kept."""
+    document = tomlkit.parse(text)
+    for dotted, value in overrides.items():
+        *tables, key = dotted.split(".")
+        table: Any = document
+        for name in tables:
+            table = table[name]
+        table[key] = value
+    return tomlkit.dumps(document)
+
+
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

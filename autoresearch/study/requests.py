@@ -1,0 +1,51 @@
+"""What a study's settings ask of the workers: how many there are, and what each run is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from autoresearch.study.folder import StudyFolder
+from autoresearch.trial import Recipe
+from autoresearch.workers.energy import EnergyMeter
+from autoresearch.workers.local import LocalLauncher
+from autoresearch.workers.machine import Machine
+from trainer.protocol import RunRequest
+
+
+def start_workers(folder: StudyFolder, machine: Machine) -> LocalLauncher:
+    """As many warm workers as the settings and the machine give; the caller closes them."""
+    settings = folder.settings
+    processes = settings.tensor_parallel * settings.data_parallel
+    devices = machine.worker_devices(settings.device, settings.workers, processes)
+    return LocalLauncher(devices, EnergyMeter(settings.energy), folder.path / "workers.log", processes=processes)
+
+
+def make_request(
+    folder: StudyFolder,
+    machine: Machine,
+    data_dir: Path,
+    *,
+    run_id: str,
+    recipe: Recipe,
+    seed: int,
+    budget: Mapping[str, float],
+    place: Path,
+    score_test: bool,
+) -> RunRequest:
+    """One run under the study's terms; `place`, its folder, is made. `seed` counts within the study."""
+    settings = folder.settings
+    place.mkdir(parents=True, exist_ok=True)
+    return RunRequest(
+        run_id=run_id,
+        recipe=recipe,
+        seed=settings.seed * 1000 + seed,
+        budget=dict(budget),
+        data_dir=str(data_dir),
+        result_path=str(place / "result.json"),
+        backend=settings.backend,
+        compile=settings.compiles(machine.kind),
+        tensor_parallel=settings.tensor_parallel,
+        data_parallel=settings.data_parallel,
+        score_test=score_test,
+    )

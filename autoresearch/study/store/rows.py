@@ -1,0 +1,52 @@
+"""A study's database file: opened, migrated, and read and written row by row."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from autoresearch.errors import UserError
+from autoresearch.study.store.migrations import migrations
+from autoresearch.trial import Clock, utc_now
+
+
+class Rows:
+    """study.db of one study. Opens (and migrates) the file, or makes it. Raises UserError if it is no database."""
+
+    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+        self.path = path
+        self.clock = clock
+        try:
+            self.db = Database(str(path))
+            self.db.enable_wal()
+            self.db.execute("PRAGMA foreign_keys = ON")
+            self.db.execute("PRAGMA busy_timeout = 10000")
+            migrations.apply(self.db)
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{path} cannot be opened ({error}): the study is damaged, or the folder may not be written; "
+                "restore it from a copy, or mend its rights"
+            ) from None
+
+    def close(self) -> None:
+        self.db.close()
+
+    def _insert(self, table: str, **values: Any) -> int:
+        names, marks = ", ".join(f'"{name}"' for name in values), ", ".join("?" for _ in values)
+        cursor = self.db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(values.values()))
+        return int(cursor.lastrowid or 0)
+
+    def _rows(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
+        return list(self.db.query(sql, list(values)))
+
+    def _first(self, sql: str, values: Iterable[Any] = ()) -> dict[str, Any] | None:
+        return next(iter(self._rows(sql, values)), None)
+
+    def _one(self, sql: str, values: Iterable[Any] = ()) -> dict[str, Any]:
+        row = self._first(sql, values)
+        assert row is not None, "a study's database holds its study"
+        return row

@@ -1,0 +1,340 @@
+"""The trajectory of a study in its database: trials, proposals, runs and events; every method is one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from autoresearch.decide import Comparison, Noise, Runs
+from autoresearch.study.store.rows import Rows
+from autoresearch.trial import Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
+from autoresearch.workers.energy import Energy
+from rails import Verdict
+from trainer.protocol import RunResult
+
+Control = Literal["run", "pause", "stop"]
+OPEN_STATES = ("proposed", "running")
+_TRIAL_FIELDS = tuple(Trial.__dataclass_fields__)
+_RUN_FIELDS = tuple(Run.__dataclass_fields__)
+
+
+class Trajectory(Rows):
+    """What the study loop writes and everybody reads."""
+
+    # --- the study ---
+
+    def create_study(self, name: str, settings: str, menu_sha256: str, recipe: Recipe, key: str, commit: str) -> None:
+        """The study's row and trial 0, the baseline, whose runs are queued when the study first runs."""
+        now = iso(self.clock())
+        with self.db.atomic():
+            self._insert(
+                "studies",
+                id=1, name=name, created_at=now, settings=settings, menu_sha256=menu_sha256,
+                incumbent=0, incumbent_commit=commit, control="run",
+            )  # fmt: skip
+            self._insert(
+                "trials",
+                number=0, parent=None, proposer="baseline", changes="{}", recipe=json.dumps(recipe), recipe_key=key,
+                hypothesis="The recipe as it stands.", state="running", reason="", n_runs=0, commit=commit,
+                started_at=now,
+            )  # fmt: skip
+            self._event("created", f"study {name} created")
+
+    def study(self) -> dict[str, Any]:
+        return self._one("SELECT * FROM studies WHERE id = 1")
+
+    def set_data(self, data_dir: str, sha256: str) -> None:
+        with self.db.atomic():
+            self.db.execute("UPDATE studies SET data_dir = ?, data_sha256 = ?", [data_dir, sha256])
+
+    def settle(self, settings: str, *, forget_data: bool) -> None:
+        """Other settings before the first run; with another text, what was prepared does not count."""
+        with self.db.atomic():
+            self.db.execute("UPDATE studies SET settings = ?", [settings])
+            if forget_data:
+                self.db.execute("UPDATE studies SET data_dir = NULL, data_sha256 = NULL")
+
+    @property
+    def control(self) -> Control:
+        return self.study()["control"]
+
+    def set_control(self, control: Control, message: str) -> None:
+        with self.db.atomic():
+            self.db.execute("UPDATE studies SET control = ?", [control])
+            self._event(control, message)
+
+    # --- proposals and trials ---
+
+    def queue_idea(self, raw: str) -> int:
+        """A person's proposal, to be taken before any proposer is asked. Returns its id."""
+        with self.db.atomic():
+            return self._insert(
+                "proposals", proposer="queue", raw=raw, latency_seconds=0.0, reason="", created_at=iso(self.clock())
+            )
+
+    def next_idea(self) -> Proposal | None:
+        row = self._first("SELECT id, raw FROM proposals WHERE trial IS NULL ORDER BY id LIMIT 1")
+        return Proposal(raw=row["raw"], proposer="queue", idea=row["id"]) if row else None
+
+    def waiting_ideas(self) -> int:
+        return self._one("SELECT COUNT(*) AS n FROM proposals WHERE trial IS NULL")["n"]
+
+    def open_trial(self, parent: int, proposal: Proposal) -> int:
+        """Writes the proposal down before anything judges it. Returns the trial's number."""
+        now = iso(self.clock())
+        # Read before the transaction, whose first statement must write: SQLite refuses, at once, a write after a read
+        # that another process has written over. Nobody else opens trials.
+        number = self._one("SELECT MAX(number) + 1 AS n FROM trials")["n"]
+        with self.db.atomic():
+            self._insert(
+                "trials",
+                number=number, parent=parent, proposer=proposal.proposer, changes="{}", recipe="{}", hypothesis="",
+                state="proposed", reason="", n_runs=0, started_at=now,
+            )  # fmt: skip
+            if proposal.idea is not None:
+                self.db.execute("UPDATE proposals SET trial = ? WHERE id = ?", [number, proposal.idea])
+            else:
+                self._insert(
+                    "proposals",
+                    trial=number, proposer=proposal.proposer, prompt=proposal.prompt, raw=proposal.raw,
+                    model=proposal.model, latency_seconds=proposal.latency_seconds,
+                    prompt_tokens=proposal.prompt_tokens, completion_tokens=proposal.completion_tokens,
+                    reason="", created_at=now,
+                )  # fmt: skip
+            for note in proposal.notes:
+                self._event("proposer", note, number)
+        return int(number)
+
+    def block_trial(self, number: int, verdict: Verdict) -> None:
+        with self.db.atomic():
+            self._judge(number, verdict)
+            self._update_trial(
+                number, state="blocked", rail=verdict.rail, reason=verdict.reason, finished_at=iso(self.clock()),
+                changes=json.dumps(verdict.changes),
+            )  # fmt: skip
+
+    def start_trial(self, number: int, verdict: Verdict, recipe: Recipe, key: str, commit: str, seed: int) -> None:
+        """The proposal passed and its recipe is committed: queues its first run."""
+        with self.db.atomic():
+            self._judge(number, verdict)
+            self._update_trial(
+                number, state="running", changes=json.dumps(verdict.changes), recipe=json.dumps(recipe),
+                recipe_key=key, commit=commit,
+            )  # fmt: skip
+            self._queue_run(number, seed, "candidate")
+
+    def finish_trial(
+        self,
+        number: int,
+        state: TrialState,
+        reason: str,
+        *,
+        decision: Literal["keep", "discard"] | None = None,
+        comparison: Comparison | None = None,
+        reference: int | None = None,
+        noise: Noise | None = None,
+        merge_commit: str | None = None,
+        incumbent: tuple[int, str] | None = None,
+        runs: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """Closes a trial; `incumbent` (trial, commit) moves the incumbent and `runs` queues runs, all at once."""
+        low, high = comparison.interval if comparison else (None, None)
+        with self.db.atomic():
+            self._update_trial(
+                number, state=state, decision=decision, reason=reason, merge_commit=merge_commit,
+                reference=reference if comparison else None,
+                improvement=comparison and comparison.improvement, improvement_low=low, improvement_high=high,
+                finished_at=iso(self.clock()),
+            )  # fmt: skip
+            self._sum_up(number, noise)
+            if incumbent:
+                self.db.execute("UPDATE studies SET incumbent = ?, incumbent_commit = ?", list(incumbent))
+            for trial, seed in runs:
+                self._queue_run(trial, seed, "reference")
+            self._event(decision or state, reason, number)
+
+    def trials(self, where: str = "1") -> list[Trial]:
+        return [_trial(row) for row in self._rows(f"SELECT * FROM trials WHERE {where} ORDER BY number")]
+
+    def open_trials(self) -> list[Trial]:
+        return self.trials(f"state IN {OPEN_STATES}")
+
+    def trial(self, number: int) -> Trial | None:
+        found = self.trials(f"number = {int(number)}")
+        return found[0] if found else None
+
+    def tried(self) -> dict[str, tuple[int, str, str | None, float | None]]:
+        """recipe_key -> (trial, state, decision, val_bpb) of the first trial with that recipe."""
+        sql = "SELECT recipe_key, number, state, decision, val_bpb FROM trials WHERE recipe_key IS NOT NULL"
+        found: dict[str, tuple[int, str, str | None, float | None]] = {}
+        for row in self._rows(sql + " ORDER BY number"):
+            found.setdefault(row["recipe_key"], (row["number"], row["state"], row["decision"], row["val_bpb"]))
+        return found
+
+    def proposal(self, trial: int) -> dict[str, Any] | None:
+        return self._first("SELECT * FROM proposals WHERE trial = ?", [trial])
+
+    def proposals(self) -> dict[int, dict[str, Any]]:
+        """Trial -> what was proposed in it, as it came."""
+        return {row["trial"]: row for row in self._rows("SELECT * FROM proposals WHERE trial IS NOT NULL")}
+
+    def sources(self, trial: int | None = None) -> dict[int, str]:
+        """Trial -> the text it was imported from, of all or of one; empty where the trials were run here."""
+        where, values = ("AND number = ?", [trial]) if trial is not None else ("", [])
+        rows = self._rows(f"SELECT number, source FROM trials WHERE source IS NOT NULL {where}", values)
+        return {row["number"]: row["source"] for row in rows}
+
+    # --- runs ---
+
+    def queue_runs(self, runs: Iterable[tuple[int, int, Purpose]]) -> None:
+        with self.db.atomic():
+            for trial, seed, purpose in runs:
+                self._queue_run(trial, seed, purpose)
+
+    def hand_out_run(self, run: Run) -> None:
+        with self.db.atomic():
+            self.db.execute(
+                "UPDATE runs SET state = 'running', attempts = attempts + 1, started_at = ? "
+                "WHERE trial = ? AND seed = ?",
+                [iso(self.clock()), run.trial, run.seed],
+            )
+
+    def take_back_run(self, run: Run, message: str) -> None:
+        """The worker was lost, not the recipe's fault: the run waits for another worker."""
+        with self.db.atomic():
+            self.db.execute("UPDATE runs SET state = 'queued' WHERE trial = ? AND seed = ?", [run.trial, run.seed])
+            self._event("worker_lost", message, run.trial)
+
+    def finish_run(self, run: Run, result: RunResult, energy: Energy, noise: Noise | None = None) -> None:
+        """Writes a run's result; the sums of a trial that is complete already (an incumbent) follow it."""
+        measured = {
+            name: getattr(result, name)
+            for name in (
+                "failure", "message", "failed_step", "val_bpb", "test_bpb", "tokens", "steps", "params",
+                "train_seconds", "eval_seconds", "total_seconds", "cpu_seconds", "tokens_per_second",
+                "peak_memory_bytes", "device", "first_step_seconds", "mfu", "peak_flops", "peak_flops_source",
+            )
+        }  # fmt: skip
+        measured |= {f"{phase}_seconds": seconds for phase, seconds in result.step_seconds.items()}
+        with self.db.atomic():
+            self.db.execute(
+                f"UPDATE runs SET state = ?, energy_joules = ?, energy_source = ?, curve = ?, versions = ?, "
+                f"finished_at = ?, {', '.join(f'{name} = ?' for name in measured)} WHERE trial = ? AND seed = ?",
+                [
+                    result.state, energy.joules, energy.source, json.dumps(result.curve), json.dumps(result.versions),
+                    iso(self.clock()), *measured.values(), run.trial, run.seed,
+                ],
+            )  # fmt: skip
+            self._sum_up(run.trial, noise)
+
+    def runs(self, trial: int | None = None) -> list[Run]:
+        where, values = ("WHERE trial = ?", [trial]) if trial is not None else ("", [])
+        rows = self._rows(f"SELECT {', '.join(_RUN_FIELDS)} FROM runs {where} ORDER BY trial, seed", values)
+        return [Run(**row) for row in rows]
+
+    def pending_runs(self) -> list[Run]:
+        """Runs that are queued or with a worker; those for references first, since others wait for them."""
+        rows = self._rows(
+            f"SELECT {', '.join(_RUN_FIELDS)} FROM runs WHERE state IN ('queued', 'running') "
+            "ORDER BY purpose = 'candidate', trial, seed"
+        )
+        return [Run(**row) for row in rows]
+
+    def scores(self) -> dict[int, Runs]:
+        """Trial -> seed -> val_bpb, over all complete runs of the study."""
+        scores: dict[int, dict[int, float]] = {}
+        for row in self._rows("SELECT trial, seed, val_bpb FROM runs WHERE state = 'complete' ORDER BY trial, seed"):
+            scores.setdefault(row["trial"], {})[row["seed"]] = row["val_bpb"]
+        return dict(scores)
+
+    def curve(self, trial: int, seed: int) -> list[list[float]]:
+        row = self._first("SELECT curve FROM runs WHERE trial = ? AND seed = ?", [trial, seed])
+        return json.loads(row["curve"]) if row and row["curve"] else []
+
+    def curves(self) -> dict[tuple[int, int], list[list[float]]]:
+        """(trial, seed) -> [[step, training loss in nats per token], ...]."""
+        rows = self._rows("SELECT trial, seed, curve FROM runs WHERE curve IS NOT NULL")
+        return {(row["trial"], row["seed"]): json.loads(row["curve"]) for row in rows}
+
+    def measurements(self, last: int = 64) -> list[tuple[Recipe, int, float, int]]:
+        """(recipe, peak memory bytes, train seconds, tokens) of the latest complete runs."""
+        sql = """
+            SELECT t.recipe, r.peak_memory_bytes AS memory, r.train_seconds AS seconds, r.tokens
+            FROM runs r JOIN trials t ON t.number = r.trial
+            WHERE r.state = 'complete' AND r.peak_memory_bytes > 0 AND r.train_seconds > 0 AND r.tokens > 0
+            ORDER BY r.finished_at DESC, r.trial DESC, r.seed DESC LIMIT ?"""
+        return [(json.loads(r["recipe"]), r["memory"], r["seconds"], r["tokens"]) for r in self._rows(sql, [last])]
+
+    # --- sums and events ---
+
+    def totals(self, since: str | None = None) -> dict[str, Any]:
+        """Trials that were trained, runs, joules and run seconds, all or since a moment (ISO-8601)."""
+        since = since or ""
+        return {
+            **self._one(
+                "SELECT COUNT(*) AS trained FROM trials WHERE number > 0 AND state NOT IN ('proposed', 'blocked') "
+                "AND started_at >= ?",
+                [since],
+            ),
+            **self._one(
+                "SELECT COUNT(*) AS runs, COALESCE(SUM(energy_joules), 0) AS joules, "
+                "COALESCE(SUM(total_seconds), 0) AS run_seconds FROM runs WHERE finished_at >= ?",
+                [since],
+            ),
+        }
+
+    def log(self, kind: str, message: str, trial: int | None = None) -> None:
+        with self.db.atomic():
+            self._event(kind, message, trial)
+
+    def events(self, last: int = 20) -> list[dict[str, Any]]:
+        return self._rows("SELECT * FROM (SELECT * FROM events ORDER BY id DESC LIMIT ?) ORDER BY id", [last])
+
+    # --- rows ---
+
+    def _judge(self, number: int, verdict: Verdict) -> None:
+        self.db.execute(
+            "UPDATE proposals SET passed = ?, rail = ?, reason = ? WHERE trial = ?",
+            [int(verdict.passed), verdict.rail, verdict.reason, number],
+        )
+        self._update_trial(number, hypothesis=verdict.hypothesis, expected_delta=verdict.expected_delta)
+
+    def _queue_run(self, trial: int, seed: int, purpose: Purpose) -> None:
+        self.db.execute(
+            "INSERT OR IGNORE INTO runs (trial, seed, purpose, state, attempts, message) "
+            "VALUES (?, ?, ?, 'queued', 0, '')",
+            [trial, seed, purpose],
+        )
+
+    def _sum_up(self, number: int, noise: Noise | None) -> None:
+        self.db.execute(
+            """
+            UPDATE trials SET
+                n_runs = (SELECT COUNT(*) FROM runs WHERE trial = number AND state = 'complete'),
+                val_bpb = CASE WHEN state = 'complete' THEN
+                    (SELECT AVG(val_bpb) FROM runs WHERE trial = number AND state = 'complete') END,
+                test_bpb = (SELECT AVG(test_bpb) FROM runs WHERE trial = number AND state = 'complete'),
+                energy_joules = (SELECT SUM(energy_joules) FROM runs WHERE trial = number),
+                energy_source = (SELECT GROUP_CONCAT(s, '+') FROM (SELECT DISTINCT energy_source AS s FROM runs
+                    WHERE trial = number AND energy_source IS NOT NULL ORDER BY s))
+            WHERE number = ?""",
+            [number],
+        )
+        if noise:
+            self.db.execute(
+                "UPDATE trials SET val_bpb_stderr = ? / sqrt(n_runs) WHERE number = ? AND val_bpb IS NOT NULL",
+                [noise.deviation, number],
+            )
+
+    def _update_trial(self, number: int, **values: Any) -> None:
+        names = ", ".join(f'"{name}" = ?' for name in values)
+        self.db.execute(f"UPDATE trials SET {names} WHERE number = ?", [*values.values(), number])
+
+    def _event(self, kind: str, message: str, trial: int | None = None) -> None:
+        self._insert("events", at=iso(self.clock()), kind=kind, trial=trial, message=message)
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    fields = {name: row[name] for name in _TRIAL_FIELDS}
+    return Trial(**{**fields, "changes": json.loads(row["changes"]), "recipe": json.loads(row["recipe"])})

@@ -1,0 +1,1 @@
+"""Speed, memory and power over batch size, sequence length and precision."""

@@ -1,0 +1,132 @@
+"""The one voice: how a number, an interval, an energy, a duration, a count, an outcome and a change are worded.
+
+The terminal, the report, git's messages and the prompt all speak with it. Scores are val_bpb or test_bpb in bits per
+byte. What comes from a model is cleaned here; where it is shown it is still set as text, never as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from autoresearch.trial import Recipe, Value
+from rails import clean
+
+# Stands where there is nothing to tell.
+NONE = "-"
+JOULES_PER_WATT_HOUR = 3600.0
+JOULES_PER_KWH = 3.6e6
+
+
+def bpb(score: float | None) -> str:
+    """ "2.8175"."""
+    return NONE if score is None else f"{score:.4f}"
+
+
+def plus_minus(value: float | None, half_interval: float | None) -> str:
+    """ "2.8175 ± 0.0145": a score, or a gain whose direction is told in words, with half of its 95 % interval."""
+    return bpb(value) if value is None or half_interval is None else f"{value:.4f} ± {half_interval:.4f}"
+
+
+def score(value: float | None, half_interval: float | None, n_runs: int) -> str:
+    """ "2.8175 ± 0.0145 (11 runs)"."""
+    return NONE if value is None else f"{plus_minus(value, half_interval)} ({count(n_runs, 'run')})"
+
+
+def gain(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """ "+0.0321 [+0.0100, +0.0542]": positive is better. Without the interval where none is known."""
+    if value is None:
+        return NONE
+    return f"{value:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "")
+
+
+def percent(share: float | None) -> str:
+    """ "72 %"; small shares with a digit more."""
+    return NONE if share is None else f"{100 * share:.{1 if 0 < abs(share) < 0.1 else 0}f} %"
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """So many significant digits at least, never 1e+04."""
+    if value is None:
+        return NONE
+    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def count(n: int, noun: str, many: str | None = None) -> str:
+    """ "1 trial", "2 trials", "1,712 trials"; `many` where an s does not do: count(2, "change was", "changes were")."""
+    return f"{n:,} {plural(n, noun, many)}"
+
+
+def plural(n: int, noun: str, many: str | None = None) -> str:
+    return noun if n == 1 else many or f"{noun}s"
+
+
+def numbers(found: Iterable[int]) -> str:
+    """ "1, 2, 5"."""
+    return ", ".join(map(str, found))
+
+
+def energy(joules: float | None, sources: Iterable[str] = ()) -> str:
+    """ "1.48 Wh (estimate)": always with where it comes from, if anybody knows."""
+    if joules is None:
+        return NONE
+    watt_hours = joules / JOULES_PER_WATT_HOUR
+    amount = f"{figure(watt_hours / 1000)} kWh" if watt_hours >= 1000 else f"{figure(watt_hours)} Wh"
+    return f"{amount} ({'+'.join(found)})" if (found := list(sources)) else amount
+
+
+def money(amount: float, currency: str) -> str:
+    """ "12.30 EUR", "0.00044 EUR"."""
+    return f"{amount:,.2f} {currency}" if amount >= 1 else f"{amount:.2g} {currency}"
+
+
+def duration(seconds: float | None) -> str:
+    """ "12 s", "3.2 min", "1.5 h"."""
+    if seconds is None:
+        return NONE
+    if seconds < 90:
+        return f"{figure(seconds, 2)} s"
+    return f"{figure(seconds / 60, 2)} min" if seconds < 90 * 60 else f"{figure(seconds / 3600)} h"
+
+
+def size(n_bytes: float | None) -> str:
+    """ "512 MiB", "1.5 GiB"."""
+    if n_bytes is None:
+        return NONE
+    return f"{figure(n_bytes / 2**30)} GiB" if n_bytes >= 2**30 else f"{figure(n_bytes / 2**20)} MiB"
+
+
+def budget(of_a_run: Mapping[str, float]) -> str:
+    """ "200,000 tokens a run"."""
+    ((unit, amount),) = of_a_run.items()
+    return f"{amount:,g} {unit} a run" if unit == "seconds" else f"{amount:,} {unit} a run"
+
+
+def value(of_a_knob: Value) -> str:
+    """ "0.002", "bf16"."""
+    return f"{of_a_knob:g}" if isinstance(of_a_knob, float) else clean(str(of_a_knob), 80)
+
+
+def change(changes: Recipe, before: Recipe) -> str:
+    """ "lr 0.001 -> 0.002"; nothing for the baseline."""
+    return ", ".join(f"{knob} {value(before.get(knob, '?'))} -> {value(new)}" for knob, new in changes.items())
+
+
+def state(name: str) -> str:
+    """ "timed out": a state, an outcome or a failure as a person reads it."""
+    return name.replace("_", " ")
+
+
+def tried(number: int, state: str, decision: str | None, val_bpb: float | None) -> str:
+    """ "trial 7 (discard, val_bpb 2.8143)": what came of a recipe, for whoever proposes it again."""
+    outcome = decision or ("baseline" if number == 0 else state)
+    return f"trial {number} ({outcome}{f', val_bpb {bpb(val_bpb)}' if val_bpb is not None else ''})"
+
+
+def activity(running: bool, control: str) -> str:
+    """ "running", "not running, paused": what a study is at."""
+    return ("running" if running else "not running") + (", paused" if control == "pause" else "")
+
+
+def typeset(text: str) -> str:
+    """For a page: real arrows and minus signs."""
+    return text.replace(" -> ", " → ")

@@ -1,0 +1,81 @@
+"""Looks the machine over before a night is trusted to it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.config import EnergySettings
+from autoresearch.errors import UserError
+from autoresearch.workers.energy import EnergyMeter
+from autoresearch.workers.machine import look
+
+MIN_FREE_BYTES = 5 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `fine` is False where a night would fail."""
+
+    what: str
+    found: str
+    fine: bool = True
+
+
+def examine(home: Path) -> list[Finding]:
+    """All findings, in the order in which a person would mend them."""
+    there = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    try:
+        machine = look()
+        device = Finding(
+            "device", f"{machine.devices} x {machine.name} ({machine.kind}), {', '.join(machine.precisions)}"
+        )
+    except UserError as error:
+        device = Finding("device", str(error), False)
+    model = os.environ.get("AUTORESEARCH_MODEL")
+    address = os.environ.get("OPENAI_BASE_URL")
+    return [
+        Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11)),
+        _git(),
+        Finding("disk", f"{free / 2**30:.0f} GiB free where studies live ({there})", free >= MIN_FREE_BYTES),
+        device,
+        _torch(),
+        Finding("energy", f"source: {EnergyMeter(EnergySettings()).sources[0]}"),
+        Finding(
+            "language model",
+            f"{model or 'the default model'} at {address or 'the default address'}"
+            if address or os.environ.get("OPENAI_API_KEY")
+            else "none configured; tpe proposes (set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL)",
+        ),
+    ]
+
+
+def _git() -> Finding:
+    git = shutil.which("git")
+    if not git:
+        return Finding("git", "not found: install it", False)
+    version = subprocess.run([git, "--version"], capture_output=True, text=True, check=False).stdout.split()[-1]
+    return Finding("git", version)
+
+
+def _torch() -> Finding:
+    # In a process of its own: torch takes seconds and memory that nothing else here needs.
+    code = "import torch; print(torch.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return Finding("torch", f"does not import: {(done.stderr.strip() or '?').splitlines()[-1]}", False)
+    others = [f"{name} {_version(name)}" for name in ("megatron-core", "transformer-engine")]
+    return Finding("torch", f"{done.stdout.strip()}; {', '.join(others)}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

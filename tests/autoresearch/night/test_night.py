@@ -1,0 +1,169 @@
+"""Real nights through the real command: real text, real training, real signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from studies import assert_git_and_database_agree, change, query
+
+from autoresearch.study.folder import StudyFolder
+
+AUTORESEARCH = (sys.executable, "-m", "autoresearch")
+# 25 steps of the nano recipe, the fewest that its menu's constraint admits: about two seconds a run.
+SMALL = {
+    "tokens = 200_000": "tokens = 51_200",
+    "val_bytes = 131_072": "val_bytes = 20_000",
+    "test_bytes = 131_072": "test_bytes = 20_000",
+    "baseline_runs = 3": "baseline_runs = 2",
+    "reference_runs = 10": "reference_runs = 2",
+    "reference_max = 24": "reference_max = 2",
+    "max_runs = 8": "max_runs = 2",
+    "vocab_size = 2048": "vocab_size = 512",
+}
+
+
+class Home:
+    """A home for studies with one small one in it, and the command to run it."""
+
+    def __init__(self, path: Path, text: Path) -> None:
+        self.path = path
+        self.env = {**os.environ, "AUTORESEARCH_HOME": str(path), "TERM": "dumb"}
+        self.env = {name: value for name, value in self.env.items() if not name.startswith("OPENAI_")}
+        self.command("init", "mine", "--preset", "cpu-nano", "--data", str(text))
+        settings = path / "mine" / "study.toml"
+        content = settings.read_text()
+        for old, new in SMALL.items():
+            assert old in content
+            content = content.replace(old, new)
+        settings.write_text(content)
+
+    def command(self, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run([*AUTORESEARCH, *arguments], env=self.env, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*AUTORESEARCH, *arguments], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    @property
+    def study(self) -> StudyFolder:
+        return StudyFolder(self.path, "mine")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    text = tmp_path / "text"
+    text.mkdir()
+    library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    for source in library[:60]:
+        (text / f"{source.stem}.txt").write_bytes(source.read_bytes())
+    return Home(tmp_path / "home", text)
+
+
+def lines_until(process: subprocess.Popen[str], pattern: str) -> Iterator[str]:
+    """The process's lines up to the first that matches."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line
+        if re.search(pattern, line):
+            return
+    raise AssertionError(f"the night ended before {pattern!r}")
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children() if "trainer.worker" in " ".join(child.cmdline())]
+
+
+def test_a_night_of_real_training_from_text_to_table(home: Home) -> None:
+    home.command("propose", "mine", "--knob", "lr", "--value", "0.004", "--reason", "short runs want more")
+    said = home.command("run", "mine", "--trials", "2")
+    assert "1 trials done" not in said and "2 trials done, as asked" in said
+    assert re.search(r"1 +queue +lr 0\.001 -> 0\.004", said)
+    folder = home.study
+    runs = [run for run in folder.store.runs() if run.state == "complete"]
+    assert len(runs) >= 4
+    for run in runs:
+        assert 1.0 < (run.val_bpb or 0) < 8.0
+        assert run.tokens and run.tokens >= 25 * 2048 and run.params and (run.tokens_per_second or 0) > 0
+        assert (run.peak_memory_bytes or 0) > 2**26 and (run.energy_joules or 0) > 0
+    assert query(folder, "SELECT COUNT(*) FROM runs WHERE json_array_length(curve) < 10") == [(0,)]
+    assert_git_and_database_agree(folder)
+    assert said.splitlines()[-1].startswith("Report: ") and said.rstrip().endswith("mine/report/index.html")
+    assert "2 changes were trained" in (home.study.path / "report" / "report.md").read_text()
+
+
+def test_ctrl_c_ends_at_the_trial_boundary_and_the_next_night_goes_on(home: Home) -> None:
+    process = home.start("run", "mine", "--trials", "50")
+    list(lines_until(process, r"trial 1 seed 0: \w+ ="))
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate()
+    assert process.returncode == 0, rest
+    assert "ended by SIGINT" in rest and "Traceback" not in rest
+    folder = home.study
+    assert folder.store.open_trials() == [] and len(folder.store.trials()) >= 2
+    assert_git_and_database_agree(folder)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_nothing_is_lost(home: Home) -> None:
+    home.command("propose", "mine", "--raw", change("d_ff", 256))
+    process = home.start("run", "mine", "--trials", "1")
+    list(lines_until(process, r"trial 1 seed 0: d_ff"))
+    workers = workers_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    list(lines_until(process, "once more to end at once"))
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in rest
+    psutil.wait_procs(workers, timeout=10)
+    assert not any(worker.is_running() for worker in workers)
+    home.command("propose", "mine", "--raw", change("d_ff", 768))
+    home.command("run", "mine", "--trials", "1")
+    assert [trial.changes for trial in home.study.store.trials()[1:]] == [{"d_ff": 256}, {"d_ff": 768}]
+    assert_git_and_database_agree(home.study)
+
+
+def test_kill_9_of_worker_and_runner_loses_nothing_and_leaves_no_process(home: Home) -> None:
+    home.command("propose", "mine", "--raw", change("d_ff", 256))
+    process = home.start("run", "mine", "--trials", "1")
+    list(lines_until(process, r"trial 0 seed 0: baseline"))
+    while not (workers := workers_of(process.pid)):
+        time.sleep(0.05)
+    workers[0].kill()
+    list(lines_until(process, r"trial 1 seed 0: d_ff"))
+    workers = workers_of(process.pid)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive, "a worker whose runner is gone ends by itself"
+    home.command("propose", "mine", "--raw", change("d_ff", 768))
+    home.command("run", "mine", "--trials", "1")
+    folder = home.study
+    assert [trial.state for trial in folder.store.trials()] == ["complete"] * 3
+    assert query(folder, "SELECT MAX(attempts) FROM runs WHERE trial = 0") == [(2,)]
+    assert_git_and_database_agree(folder)
+
+
+def test_the_daemon_runs_its_window_and_stops_when_told(home: Home) -> None:
+    settings = home.path / "mine" / "study.toml"
+    text = (
+        settings.read_text().replace('start = "22:00"', 'start = "00:00"').replace('stop = "07:00"', 'stop = "00:00"')
+    )
+    settings.write_text(text.replace("# trials = 100", "trials = 1"))
+    process = home.start("daemon", "mine")
+    list(lines_until(process, "resting until"))
+    assert home.study.store.trials()[1].state in ("complete", "failed")
+    home.command("stop", "mine")
+    rest, _ = process.communicate()
+    assert process.returncode == 0 and "daemon stopped" in rest

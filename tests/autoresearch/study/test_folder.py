@@ -1,0 +1,394 @@
+"""A study on disk: made whole or not at all, opened only if sound, and run by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from studies import MACHINE, git, make_study, query
+
+from autoresearch.config import PRESETS
+from autoresearch.errors import StudyBusy, UserError
+from autoresearch.study import folder as folder_module
+from autoresearch.study.folder import RunnerLock, StudyFolder, create_study, home, lock_holder, study_names
+from autoresearch.study.store import Store
+from autoresearch.study.workspace import Workspace
+from autoresearch.workers.machine import Machine
+from rails import RailsError
+
+# --- making one ---
+
+
+def test_a_new_study_has_all_its_parts_and_nothing_else(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "not" / "there" / "yet")
+    assert {path.name for path in folder.path.iterdir()} - {"study.db-wal", "study.db-shm"} == {
+        "study.toml",
+        "study.db",
+        "recipe",
+        "runs",
+    }
+    assert [path.name for path in folder.path.parent.iterdir()] == ["one"]
+    assert query(folder, "SELECT name, incumbent, control FROM studies") == [("one", 0, "run")]
+    assert query(folder, "SELECT number, state, proposer FROM trials") == [(0, "running", "baseline")]
+    assert git(folder, "log", "--format=%s", "incumbent").splitlines() == ["baseline: the recipe as it stands"]
+    assert git(folder, "rev-parse", "incumbent").strip() == folder.store.study()["incumbent_commit"]
+
+
+@pytest.mark.parametrize(
+    "owner, step",
+    [(folder_module, "load_settings"), (Workspace, "create"), (Store, "create_study"), (Path, "rename")],
+)
+def test_a_study_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, full)
+        with pytest.raises(OSError, match="No space left"):
+            make_study(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    make_study(tmp_path)
+
+
+def test_what_a_killed_init_left_is_no_study_and_not_in_the_way(tmp_path: Path) -> None:
+    partial = tmp_path / ".one.partial"
+    (partial / "recipe" / ".git").mkdir(parents=True)
+    (partial / "study.db").write_bytes(b"half")
+    assert study_names(tmp_path) == []
+    make_study(tmp_path)
+    assert study_names(tmp_path) == ["one"] and not partial.exists()
+
+
+@pytest.mark.parametrize(
+    "setting, value, words",
+    [
+        ("proposer__name", "oracle", "proposer.name"),
+        ("workers", 0, "workers"),
+        ("budget__tokens", 10, "does not fit the study's budget.*warmup"),
+        ("data__sorce", "text", "unknown key data.sorce; the nearest valid key is source"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_and_leave_nothing(
+    tmp_path: Path, setting: str, value: str | int, words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        make_study(tmp_path, **{setting: value})
+    assert ".partial" not in str(error.value), "that file is gone when the person reads this"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_is_refused_and_the_study_untouched(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    (tmp_path / "one" / "study.toml").write_text("mine")
+    with pytest.raises(UserError, match=r"exists already.*autoresearch run one"):
+        make_study(tmp_path)
+    assert (tmp_path / "one" / "study.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/tmp/x",
+        ".hidden",
+        "-rf",
+        "_x",
+        "a b",
+        "a\nb",
+        "a\n",
+        "x" * 65,
+        "caf\u00e9",
+        "a\0b",
+    ],
+)
+def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    for attempt in (lambda: make_study(tmp_path / "home", name), lambda: StudyFolder(tmp_path / "home", name)):
+        with pytest.raises(UserError, match="is no name for a study"):
+            attempt()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "Night-1_b.2", "x" * 64])
+def test_a_usual_name_is_a_folder(tmp_path: Path, name: str) -> None:
+    assert make_study(tmp_path, name).path == tmp_path / name
+
+
+def test_a_preset_that_is_none_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no preset 'gpt-5': choose one of cpu-nano, cpu-nano-wide, gpt-354m"):
+        create_study(tmp_path, "one", "gpt-5", MACHINE, {})
+
+
+def test_settings_given_at_init_keep_the_files_comments(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, data__source='a "quoted" # path', workers=3, limits__trials=5)
+    assert folder.settings.data.source == 'a "quoted" # path'
+    assert (folder.settings.workers, folder.settings.limits.trials) == (3, 5)
+    preset = (PRESETS / "cpu-nano" / "study.toml").read_text("utf-8").splitlines()
+    written = (folder.path / "study.toml").read_text("utf-8").splitlines()
+    comments = [line.partition("#")[2] for line in preset if "#" in line and not line.startswith("source")]
+    assert [line.partition("#")[2] for line in written if "#" in line and not line.startswith("source")] == comments
+    assert set(preset) - set(written) == {line for line in preset if line.startswith("source")}
+
+
+def test_fp8_is_the_default_where_the_machine_can(tmp_path: Path) -> None:
+    hopper = Machine("cuda", "H200", 1, 140 * 2**30, ("fp32", "bf16", "fp8"))
+    ampere = replace(hopper, name="A100", precisions=("fp32", "bf16"))
+    found = {}
+    for name, preset, machine in (("h", "gpt-354m", hopper), ("a", "gpt-354m", ampere), ("n", "cpu-nano", hopper)):
+        folder = create_study(tmp_path, name, preset, machine, {})
+        found[name] = tomllib.loads(git(folder, "show", "incumbent:recipe.toml"))["precision"]
+        assert folder.store.trials()[0].recipe["precision"] == found[name]
+    assert found == {"h": "fp8", "a": "bf16", "n": "bf16"}
+
+
+# --- opening one ---
+
+
+def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
+    make_study(tmp_path, "first-night")
+    with pytest.raises(UserError, match=r"no study 'frist-night'.*there: first-night.*autoresearch init frist-night"):
+        StudyFolder(tmp_path, "frist-night")
+    with pytest.raises(UserError, match="no study 'one'"):
+        StudyFolder(tmp_path / "nowhere", "one")
+
+
+def test_studies_live_where_the_option_says_then_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AUTORESEARCH_HOME", raising=False)
+    assert home() == Path("trajectories")
+    monkeypatch.setenv("AUTORESEARCH_HOME", "")
+    assert home() == Path("trajectories")
+    monkeypatch.setenv("AUTORESEARCH_HOME", str(tmp_path))
+    assert home() == tmp_path and home(Path("here")) == Path("here")
+
+
+def test_a_study_opened_by_a_relative_path_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_study(tmp_path / "trajectories")
+    monkeypatch.chdir(tmp_path)
+    folder = StudyFolder(Path("trajectories"), "one")
+    monkeypatch.chdir("/")
+    assert folder.workspace.incumbent and folder.store.trials() and folder.path.is_absolute()
+
+
+def test_a_study_that_was_moved_is_still_whole(tmp_path: Path) -> None:
+    make_study(tmp_path).store.close()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "one").rename(tmp_path / "elsewhere" / "two")
+    folder = StudyFolder(tmp_path / "elsewhere", "two")
+    assert folder.workspace.incumbent == folder.store.study()["incumbent_commit"]
+
+
+def swap_menu(folder: StudyFolder) -> str:
+    """A person commits a menu that allows more."""
+    menu = folder.path / "recipe" / "menu.toml"
+    menu.write_text(menu.read_text().replace("high = 3e-2", "high = 1e9"))
+    git(folder, "-c", "user.name=p", "-c", "user.email=p@example.org", "commit", "-qam", "a wider menu")
+    return git(folder, "rev-parse", "HEAD").strip()
+
+
+def test_a_menu_swapped_in_git_is_refused(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    commit = swap_menu(folder)
+    with sqlite3.connect(folder.path / "study.db") as database:
+        database.execute("UPDATE studies SET incumbent_commit = ?", [commit])
+    with pytest.raises(UserError, match="not the one this study began with"):
+        StudyFolder(tmp_path, "one")
+
+
+def test_a_menu_swapped_in_the_folder_changes_nothing_that_the_rails_allow(tmp_path: Path) -> None:
+    swap_menu(make_study(tmp_path))
+    assert StudyFolder(tmp_path, "one").menu.knobs["lr"].high == 3e-2
+
+
+def test_a_database_that_is_none_is_called_damaged(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    folder.store.close()
+    for suffix in ("-wal", "-shm"):
+        (folder.path / f"study.db{suffix}").unlink(missing_ok=True)
+    (folder.path / "study.db").write_bytes(b"no database, and long enough to be told from one" * 20)
+    with pytest.raises(UserError, match=r"study\.db.* damaged"):
+        StudyFolder(tmp_path, "one")
+
+
+def test_a_repository_that_lost_its_history_is_the_persons_to_mend(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    (folder.path / "recipe" / ".git").rename(tmp_path / "lost")
+    with pytest.raises(UserError, match="not a git repository"):
+        StudyFolder(tmp_path, "one")
+
+
+def test_a_bad_menu_in_a_preset_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RailsError("menu.toml: knob lr has an empty range")
+
+    monkeypatch.setattr(folder_module, "load_preset", broken)
+    with pytest.raises(RailsError):
+        make_study(tmp_path / "home")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- one runner ---
+
+HOLDER = """
+import sys
+from pathlib import Path
+from autoresearch.study.folder import RunnerLock
+with RunnerLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(study: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that runs the study."""
+    command = [sys.executable, "-c", HOLDER, str(study)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+
+
+def test_a_second_runner_is_refused_and_told_the_first_ones_process_id(tmp_path: Path) -> None:
+    study = tmp_path / "mine"
+    study.mkdir()
+    with holder(study) as process:
+        with pytest.raises(StudyBusy, match=rf"study mine is run by process {process.pid} .*autoresearch status mine"):
+            RunnerLock(study).__enter__()
+        assert lock_holder(study / "runner.lock") == process.pid
+        with RunnerLock(study, "daemon"):
+            assert lock_holder(study / "daemon.lock") == os.getpid(), "a daemon has a lock of its own"
+    assert lock_holder(study / "runner.lock") is None
+    with RunnerLock(study):
+        pass
+
+
+def test_a_runner_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / "runner.lock").read_text() == f"{process.pid}\n", "the file stays; it means nothing"
+        assert lock_holder(tmp_path / "runner.lock") is None
+        with RunnerLock(tmp_path):
+            assert lock_holder(tmp_path / "runner.lock") == os.getpid()
+
+
+def test_a_lock_is_given_back_when_the_night_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), RunnerLock(tmp_path):
+        raise RuntimeError
+    assert lock_holder(tmp_path / "runner.lock") is None
+
+
+def test_nobody_holds_a_lock_that_was_never_taken(tmp_path: Path) -> None:
+    assert lock_holder(tmp_path / "runner.lock") is None
+    assert not (tmp_path / "runner.lock").exists(), "looking leaves no trace"
+
+
+def test_somebody_who_looks_at_the_lock_does_not_refuse_a_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `status` takes the lock for an instant to see whether it is free.
+    (tmp_path / "runner.lock").touch()
+    onlooker = (tmp_path / "runner.lock").open()
+    fcntl.flock(onlooker, fcntl.LOCK_SH)
+    original = fcntl.flock
+
+    def flock(file: object, operation: int) -> None:
+        try:
+            original(file, operation)  # type: ignore[call-overload]
+        except BlockingIOError:
+            onlooker.close()
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with RunnerLock(tmp_path):
+        assert lock_holder(tmp_path / "runner.lock") == os.getpid()
+
+
+# --- what makes its numbers comparable ---
+
+
+def edit(folder: StudyFolder, old: str, new: str) -> StudyFolder:
+    path = folder.path / "study.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    return StudyFolder(folder.path.parent, folder.name)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> StudyFolder:
+    """A study on a text of its own, prepared."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"Paragraph {n} of a text that is long enough to be split." * 4 for n in range(600)))
+    folder = make_study(
+        tmp_path / "home", data__source=str(text), data__vocab_size=300, data__val_bytes=9000, data__test_bytes=9000
+    )
+    folder.prepare_data()
+    return folder
+
+
+def test_before_the_first_run_another_text_is_prepared_anew(small: StudyFolder) -> None:
+    first = small.prepare_data()
+    changed = edit(small, "vocab_size = 300", "vocab_size = 310")
+    second = changed.prepare_data()
+    assert second != first and changed.store.study()["data_dir"] == str(second)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("tokens = 200_000", "steps = 60", "budget"),
+        ("vocab_size = 300", "vocab_size = 310", "data"),
+        ("seed = 0", "seed = 1", "seed"),
+        ('compile = "auto"', "compile = true", "compile"),
+        ('backend = "torch"', 'backend = "megatron"', "backend"),
+    ],
+)
+def test_after_the_first_run_what_numbers_depend_on_is_fixed(
+    small: StudyFolder, old: str, new: str, named: str
+) -> None:
+    small.store.queue_runs([(0, 0, "reference")])
+    with pytest.raises(UserError, match=rf"study\.toml: {named} was .* start a new study"):
+        edit(small, old, new).prepare_data()
+
+
+def test_after_the_first_run_other_settings_may_change(small: StudyFolder) -> None:
+    small.store.queue_runs([(0, 0, "reference")])
+    changed = edit(small, "price_per_kwh = 0.30", "price_per_kwh = 0.40")
+    assert changed.prepare_data() == small.prepare_data()
+
+
+def test_a_study_made_before_there_was_a_setting_had_its_default(small: StudyFolder) -> None:
+    made_with = json.loads(small.store.study()["settings"])
+    del made_with["compile"], made_with["data_parallel"]
+    small.store.settle(json.dumps(made_with), forget_data=False)
+    small.store.queue_runs([(0, 0, "reference")])
+    assert small.prepare_data()
+    with pytest.raises(UserError, match=r"data_parallel was 1 when"):
+        edit(small, "data_parallel = 1", "data_parallel = 2").prepare_data()
+
+
+def test_a_text_that_has_changed_and_is_no_longer_prepared_is_refused(small: StudyFolder) -> None:
+    prepared = small.prepare_data()
+    shutil.rmtree(prepared)
+    source = Path(small.settings.data.source)
+    source.write_text(source.read_text() + "\n\nOne more paragraph, with words of its own." * 50)
+    with pytest.raises(UserError, match="no longer gives the text that study one was measured on"):
+        small.prepare_data()
