@@ -50,6 +50,13 @@ class Trial:
     started_at: str
     finished_at: str | None
 
+    @property
+    def outcome(self) -> str:
+        """keep, discard, baseline, or the state of a trial that was not decided."""
+        if self.number == 0 and self.state == "complete":
+            return "baseline"
+        return self.decision or self.state
+
 
 @dataclass(frozen=True)
 class Run:

@@ -60,6 +60,16 @@ def plural(n: int, noun: str, many: str | None = None) -> str:
     return noun if n == 1 else many or f"{noun}s"
 
 
+def run(trial: int, seed: int) -> str:
+    """ "trial 3 seed 1"."""
+    return f"trial {trial} seed {seed}"
+
+
+def ending(val_bpb: float | None, failure: str | None, message: str) -> str:
+    """ "val_bpb 2.8115", "diverged: loss is NaN": what came of a run."""
+    return f"{state(failure or 'failed')}: {message}" if val_bpb is None else f"val_bpb {bpb(val_bpb)}"
+
+
 def numbers(found: Iterable[int]) -> str:
     """ "1, 2, 5"."""
     return ", ".join(map(str, found))
@@ -75,8 +85,8 @@ def energy(joules: float | None, sources: Iterable[str] = ()) -> str:
 
 
 def money(amount: float, currency: str) -> str:
-    """ "12.30 EUR", "0.00044 EUR"."""
-    return f"{amount:,.2f} {currency}" if amount >= 1 else f"{amount:.2g} {currency}"
+    """ "12.30 EUR"; what would round to nothing says so."""
+    return f"{amount:,.2f} {currency}" if amount == 0 or amount >= 0.01 else f"under 0.01 {currency}"
 
 
 def duration(seconds: float | None) -> str:

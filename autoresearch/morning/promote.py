@@ -13,6 +13,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.text import Text
 
+from autoresearch import words
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.longer_runs import recipe_label, scaled
@@ -111,7 +112,7 @@ class LongRun:
 
     @property
     def name(self) -> str:
-        return f"trial {self.trial.number} seed {self.seed}"
+        return words.run(self.trial.number, self.seed)
 
 
 class Promotion:
@@ -243,8 +244,8 @@ class _Show:
     def ended(self, run: LongRun, result: RunResult) -> None:
         self._runs.end(run.id)
         self._done += 1
-        outcome = f"{result.failure}: {result.message}" if result.val_bpb is None else f"val_bpb {result.val_bpb:.4f}"
-        self.say(f"{run.name}: {outcome} ({self._done} of {self._total})")
+        ending = words.ending(result.val_bpb, result.failure, result.message)
+        self.say(f"{run.name}: {ending} ({self._done} of {self._total})")
 
     def say(self, text: str) -> None:
         self._console.print(Text(clean(text, 400)), soft_wrap=True)

@@ -41,7 +41,7 @@ def test_inspect_says_the_same_to_people_and_to_programs(command: Command, ran: 
     meters = json.loads(command("inspect", "one", "--json").out)
     assert meters["knobs_touched"] == 3 and meters["failed"] == 1 and meters["kept"] == 1
     text = command("inspect", "one").out
-    assert "3 of 13 turned; never turned: n_layer" in text and "researching" in text
+    assert "3 of 13; never turned: n_layer" in text and "researching" in text
 
 
 def test_a_published_night_comes_in_and_leaves_as_it_came(command: Command, tmp_path: Path) -> None:

@@ -256,9 +256,9 @@ def test_pause_starts_nothing_new_and_resume_goes_on(tmp_path: Path) -> None:
 def test_trial_limits_count_trained_trials_of_this_night(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     answers = [change("lr", 99), change("d_ff", 256), change("d_ff", 768), change("d_ff", 1024)]
-    assert run_study(folder, answers, trials=1) == "1 trials done, as asked"
+    assert run_study(folder, answers, trials=1) == "1 trial done, as asked"
     assert len(folder.store.trials()) == 3
-    assert run_study(folder, answers, trials=1) == "1 trials done, as asked"
+    assert run_study(folder, answers, trials=1) == "1 trial done, as asked"
     assert len(folder.store.trials()) == 4
 
 
