@@ -45,10 +45,10 @@ def percent(share: float | None) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """So many significant digits at least, never 1e+04."""
+    """So many significant digits at least, zeros too, and never 1e+04: "0.0300", "21,382"."""
     if value is None:
         return NONE
-    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+    return f"{value:#.{digits}g}".removesuffix(".") if abs(value) < 10**digits - 0.5 else f"{value:,.0f}"
 
 
 def count(n: int, noun: str, many: str | None = None) -> str:

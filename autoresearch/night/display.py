@@ -83,7 +83,8 @@ class Display(Observer):
             self._read()
         else:
             parent = self.folder.store.trial(trial.parent or 0)
-            change = words.change(trial.changes, parent.recipe if parent else {}) or "baseline"
+            nothing = "no readable change" if trial.number else "baseline"
+            change = words.change(trial.changes, parent.recipe if parent else {}) or nothing
             self._say(f"trial {trial.number}: {change}: {words.state(trial.outcome)} ({trial.reason})")
 
     def note(self, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import sys
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -55,6 +55,3 @@ def listing(*columns: str, right: tuple[str, ...] = ()) -> Table:
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", no_wrap=name in right)
     return table
-
-
-__all__ = ["RenderableType", "accept_any_encoding", "grid", "listing", "make_console", "say"]

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from autoresearch import words
 from autoresearch.evidence.meters import Meters, PairCount
 from autoresearch.evidence.sentences import verdicts
-from autoresearch.terminal.console import grid
 from rails import clean
 
 VERDICT_STYLES = {"researching": "green", "narrowing": "yellow", "flailing": "bold red"}
@@ -28,13 +29,18 @@ class MeterLine:
 
     @property
     def text(self) -> str:
-        return f"{self.value}; {self.note}" if self.note else self.value
+        return f"{self.value}, {self.note}" if self.note else self.value
 
 
 def meters_view(meters: Meters) -> RenderableType:
     """The verdict first."""
     verdict = Text(f"{meters.verdict}: {meters.why}", style=VERDICT_STYLES[meters.verdict])
-    return Group(verdict, Text(), grid({line.name: clean(line.text, 600) for line in meter_lines(meters)}))
+    table = Table.grid(padding=(0, 2))
+    for style in ("dim", "default", "default"):
+        table.add_column(style=style)
+    for line in meter_lines(meters):
+        table.add_row(*(escape(clean(cell, 600)) for cell in (line.name, line.value, line.note)))
+    return Group(verdict, Text(), table)
 
 
 def meter_lines(m: Meters) -> Iterator[MeterLine]:
