@@ -76,7 +76,9 @@ class Display(Observer):
             self._read()
         else:
             score = (
-                f"val_bpb {result.val_bpb:.4f}" if result.val_bpb is not None else f"{result.failure}: {result.message}"
+                f"val_bpb {result.val_bpb:.4f}"
+                if result.val_bpb is not None
+                else f"{result.failure or result.state}: {result.message}"
             )
             self._say(f"trial {run.trial} seed {run.seed}: {score}")
 
