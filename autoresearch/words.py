@@ -65,9 +65,9 @@ def run(trial: int, seed: int) -> str:
     return f"trial {trial} seed {seed}"
 
 
-def ending(val_bpb: float | None, failure: str | None, message: str) -> str:
+def ending(val_bpb: float | None, outcome: str, message: str) -> str:
     """ "val_bpb 2.8115", "diverged: loss is NaN": what came of a run."""
-    return f"{state(failure or 'failed')}: {message}" if val_bpb is None else f"val_bpb {bpb(val_bpb)}"
+    return f"{state(outcome)}: {message}" if val_bpb is None else f"val_bpb {bpb(val_bpb)}"
 
 
 def numbers(found: Iterable[int]) -> str:

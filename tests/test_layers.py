@@ -40,7 +40,15 @@ INSIDE = {
     ],
     "evidence": [["status"], ["sentences"], ["meters", "longer_runs"], ["__init__"], ["evidence"]],
     "study": [["requests"], ["folder"], ["store"], ["workspace", "preset", "observer", "messages"], ["__init__"]],
-    "workers": [["doctor"], ["local"], ["launcher"], ["energy", "machine"], ["nvml"], ["__init__"]],
+    "workers": [
+        ["doctor"],
+        ["crew", "local"],
+        ["process"],
+        ["launcher"],
+        ["energy", "machine"],
+        ["nvml"],
+        ["__init__"],
+    ],
     "proposers": [["__init__"], ["llm"], ["classic", "prompt"], ["proposer"]],
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.

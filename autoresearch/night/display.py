@@ -75,7 +75,7 @@ class Display(Observer):
         if self._live:
             self._read()
         else:
-            ending = words.ending(result.val_bpb, result.failure, result.message)
+            ending = words.ending(result.val_bpb, result.failure or result.state, result.message)
             self._say(f"{words.run(run.trial, run.seed)}: {ending}")
 
     def trial_closed(self, trial: Trial) -> None:

@@ -22,8 +22,8 @@ from autoresearch.sweep.measure import Bench, Grid, Row, measure
 from autoresearch.terminal.bars import PrepareProgress
 from autoresearch.terminal.console import say
 from autoresearch.trial import iso, utc_now
-from autoresearch.workers.local import WORKER
 from autoresearch.workers.machine import Machine
+from autoresearch.workers.process import WORKER
 from trainer.recipe import PRECISIONS
 
 ROUNDS_WITH_DATA = 3

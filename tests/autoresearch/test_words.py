@@ -48,7 +48,7 @@ from autoresearch import words
         (words.change({"lr": 0.002, "d_ff": 1024}, {"lr": 0.001, "d_ff": 512}), "lr 0.001 -> 0.002, d_ff 512 -> 1024"),
         (words.change({}, {}), ""),
         (words.state("timed_out"), "timed out"),
-        (words.ending(2.81153, None, ""), "val_bpb 2.8115"),
+        (words.ending(2.81153, "complete", ""), "val_bpb 2.8115"),
         (words.ending(None, "out_of_memory", "1 GiB asked"), "out of memory: 1 GiB asked"),
         (words.tried(7, "complete", "discard", 2.8143), "trial 7 (discard, val_bpb 2.8143)"),
         (words.tried(0, "complete", None, 2.8143), "trial 0 (baseline, val_bpb 2.8143)"),

@@ -25,7 +25,6 @@ from autoresearch.facts import to_json
 from autoresearch.morning.promote import best_recipes, promote
 from autoresearch.study.folder import StudyFolder
 from autoresearch.terminal.longer_runs import longer_runs_view
-from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.launcher import Event, Finished
 from autoresearch.workers.local import LocalLauncher
 
@@ -62,7 +61,7 @@ class Stubs(LocalLauncher):
     """Two stub workers; after `finished` runs something happens."""
 
     def __init__(self, folder: StudyFolder, finished: int = 0, happens: str = "") -> None:
-        super().__init__(["cpu"] * 2, EnergyMeter(EnergySettings()), folder.path / "workers.log", command=STUB)
+        super().__init__(["cpu"] * 2, EnergySettings(), folder.path / "workers.log", command=STUB)
         self.submitted = 0
         self._left, self._happens = finished, happens
 
