@@ -28,7 +28,7 @@ from trainer.protocol import RunResult
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_worker.py")))
 MACHINE = Machine("cpu", "test", 2, 16 * 2**30, ("fp32", "bf16"))
-NOT_TAKEN = {"commit", "merge_commit", "source", "prompt", "id"}
+NOT_TAKEN = {"commit", "merge_commit", "source", "prompt", "id", "opened_tick", "closed_tick", "ended_tick"}
 # What a study of stub workers needs on the way: two seconds of trials instead of minutes.
 GOOD, BAD = 0.004, 0.0005  # learning rates: the stub's best, and one that is clearly worse than the default
 

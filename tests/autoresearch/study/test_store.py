@@ -83,7 +83,7 @@ def test_a_database_is_migrated_once(store: Store) -> None:
     before = other(store).execute(applied).fetchall()
     Store(store.path).close()
     assert other(store).execute(applied).fetchall() == before
-    assert [name for name, _ in before] == ["m001_trajectory", "m002_speed", "m003_imports", "m004_promotions"]
+    assert [name for name, _ in before] == ["m001_trajectory", "m002_speed", "m003_imports", "m004_promotions", "m006_logical_time"]
 
 
 def test_a_database_of_an_earlier_version_is_upgraded_with_what_is_in_it(
@@ -349,14 +349,6 @@ def test_only_complete_runs_are_scores(store: Store) -> None:
     measure(store, 1, 2, None)
     assert store.scores() == {1: {0: 2.8, 1: 2.9}}
     assert pool_noise(store.scores().values(), DecisionRule()).dof == DecisionRule().prior_runs + 1
-
-
-def test_the_first_trial_with_a_recipe_is_the_one_that_tried_it(store: Store) -> None:
-    begin_trial(store, 1)
-    store.open_trial(0, Proposal("{}", "tpe"))
-    recipe = {**RECIPE, "lr": 0.002}
-    store.start_trial(2, PASSED, recipe, recipe_key(recipe), "abc", seed=0)
-    assert {key: found[0] for key, found in store.tried().items()} == {recipe_key(RECIPE): 0, recipe_key(recipe): 1}
 
 
 def test_a_text_of_any_kind_comes_back_as_it_was(store: Store) -> None:
