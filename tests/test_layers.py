@@ -33,7 +33,13 @@ INSIDE = {
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [["longer_runs", "plan"], ["views"], ["bars", "signals"], ["__init__"]],
     "evidence": [["status", "meters", "longer_runs"], ["__init__"], ["evidence"]],
-    "study": [["requests", "history"], ["folder"], ["store"], ["workspace", "preset", "observer", "messages"], ["__init__"]],
+    "study": [
+        ["requests", "history"],
+        ["folder"],
+        ["store"],
+        ["workspace", "preset", "observer", "messages"],
+        ["__init__"],
+    ],
     "workers": [["doctor"], ["local"], ["launcher"], ["energy", "machine"], ["nvml"], ["__init__"]],
     "proposers": [["__init__"], ["llm"], ["classic", "prompt"], ["proposer"]],
 }

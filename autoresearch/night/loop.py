@@ -304,9 +304,7 @@ class StudyLoop:
             if trial.state == "proposed":
                 proposal = self.store.proposal(trial.number)
                 assert proposal is not None
-                self._admit(
-                    trial.number, proposal["raw"], history.now(self.folder, self.machine, self._reference)
-                )
+                self._admit(trial.number, proposal["raw"], history.now(self.folder, self.machine, self._reference))
         self._judge()
 
     def _take_in_or_queue(self, run: Run) -> None:

@@ -234,11 +234,12 @@ class Trajectory(Rows):
         with self.db.atomic():
             tick = self._next_tick()
             self.db.execute(
-                f"UPDATE runs SET ended_tick = ?, state = ?, energy_joules = ?, energy_source = ?, curve = ?, versions = ?, "
-                f"finished_at = ?, {', '.join(f'{name} = ?' for name in measured)} WHERE trial = ? AND seed = ?",
+                f"UPDATE runs SET state = ?, energy_joules = ?, energy_source = ?, curve = ?, versions = ?, "
+                f"finished_at = ?, ended_tick = ?, {', '.join(f'{name} = ?' for name in measured)} "
+                "WHERE trial = ? AND seed = ?",
                 [
-                    tick, result.state, energy.joules, energy.source, json.dumps(result.curve), json.dumps(result.versions),
-                    iso(self.clock()), *measured.values(), run.trial, run.seed,
+                    result.state, energy.joules, energy.source, json.dumps(result.curve), json.dumps(result.versions),
+                    iso(self.clock()), tick, *measured.values(), run.trial, run.seed,
                 ],
             )  # fmt: skip
             self._sum_up(run.trial, noise)
