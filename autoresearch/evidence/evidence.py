@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean
@@ -165,3 +165,11 @@ class Evidence:
         assert baseline.val_bpb_half_interval is not None and incumbent.val_bpb_half_interval is not None
         half = (baseline.val_bpb_half_interval**2 + incumbent.val_bpb_half_interval**2) ** 0.5
         return baseline.val_bpb - incumbent.val_bpb, half
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's, 1 for the same order and -1 for the reverse; None where one of them is all the same."""
+    from scipy import stats  # it takes a second to load
+
+    varies = len(set(one)) > 1 and len(set(other)) > 1
+    return float(stats.spearmanr(one, other).statistic) if varies else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
 from autoresearch import words
 from autoresearch.decide import Noise, Runs, compare, pool_noise
-from autoresearch.evidence.evidence import Evidence
+from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.promotions import PromotedRun
 from autoresearch.trial import Recipe, Trial
@@ -178,11 +177,8 @@ def _spearman(rows: Sequence[Facts]) -> tuple[float | None, int]:
     ranked = [row for row in rows if row["search_val_bpb"] is not None and row["long_val_bpb"] is not None]
     if len(ranked) < FEWEST_RANKED:
         return None, len(ranked)
-    from scipy import stats  # it takes a second to load
-
-    found = stats.spearmanr([row["search_val_bpb"] for row in ranked], [row["long_val_bpb"] for row in ranked])
-    value = float(found.statistic)
-    return None if math.isnan(value) else value, len(ranked)
+    found = rank_correlation([row["search_val_bpb"] for row in ranked], [row["long_val_bpb"] for row in ranked])
+    return found, len(ranked)
 
 
 def _sentence(promotion: Facts) -> str:

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from autoresearch.config import BUDGET_UNITS, Settings
+from autoresearch.config import Settings
 from autoresearch.exchange.source import curve_of, real, score, stamp, table, text, whole
 from autoresearch.study.store.imports import Row
 from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import Recipe
 from rails import Limits, RailsError, clean
 from rails.values import presentable
-from trainer.protocol import FAILURES
+from trainer.protocol import BUDGET_UNITS, FAILURES
 
 Read = Callable[[object], Any]
 # The tables of study.toml that the numbers depend on. The rest is the machine's, and may hold paths and addresses.

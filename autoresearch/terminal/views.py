@@ -121,6 +121,11 @@ def _improvement(trial: Trial) -> str:
     return f"{trial.improvement:+.4f} [{trial.improvement_low:+.4f}, {trial.improvement_high:+.4f}]"
 
 
+def _expected(trial: Trial) -> str:
+    """The proposer's own forecast, told as `better by` tells what was measured."""
+    return words.NONE if trial.expected_delta is None else f"better by {words.gain(-trial.expected_delta)}"
+
+
 def trial_view(
     trial: Trial, runs: list[Run], proposal: dict[str, Any] | None, before: Recipe, diff: str, noise: Noise
 ) -> RenderableType:
@@ -136,6 +141,7 @@ def trial_view(
         "hypothesis": trial.hypothesis or "-",
         "outcome": f"{trial.decision or trial.state}: {trial.reason}" if trial.reason else trial.state,
         "val_bpb": f"{_mean(trial, noise)} over {trial.n_runs} runs" if trial.n_runs else "-",
+        "expected": _expected(trial),
         "better by": _improvement(trial) + (f" than trial {trial.reference}" if trial.reference is not None else ""),
         "energy": energy_text(trial.energy_joules or 0.0, [trial.energy_source] if trial.energy_source else []),
         "commit": trial.commit or "-",
@@ -267,6 +273,14 @@ def meter_lines(meters: Meters) -> Iterator[tuple[str, str]]:
                 if meters.luck is not None
                 else "its recipe was run once, so nobody knows how much of it is luck"
             ),
+        )
+    if meters.forecasts:
+        order = meters.forecast_rank_correlation
+        yield (
+            "forecasts",
+            f"{meters.forecasts_right} of {meters.forecasts} went the way that was expected, off by "
+            f"{words.bpb(meters.forecast_error)} on average"
+            + (f", rank correlation {order:+.2f}" if order is not None else ""),
         )
     for recipe in meters.judged_both_ways:
         yield (

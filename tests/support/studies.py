@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from autoresearch.proposers.classic import ScriptedProposer
 from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.study.observer import Observer
 from autoresearch.study.store import Store
+from autoresearch.trial import utc_now
 from autoresearch.workers.energy import Energy, EnergyMeter
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
@@ -37,10 +39,23 @@ def change(knob: str, value: object, reason: str = "because") -> str:
     return json.dumps({"knob": knob, "new_value": value, "reason": reason})
 
 
-def make_study(home: Path, name: str = "one", **overrides: Any) -> StudyFolder:
+class Clock:
+    """A second passes each time that it is asked."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+def make_study(home: Path, name: str = "one", clock: Callable[[], datetime] = utc_now, **overrides: Any) -> StudyFolder:
     """`decision__max_runs=4` overrides max_runs in [decision]."""
     settings = {key.replace("__", "."): value for key, value in overrides.items()}
-    return create_study(home, name, "cpu-nano", MACHINE, settings)
+    folder = create_study(home, name, "cpu-nano", MACHINE, settings, now=clock)
+    folder.store.clock = clock
+    return folder
 
 
 def run_study(

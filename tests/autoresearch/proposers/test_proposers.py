@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from histories import LIMITS, history, past_trial
 from studies import change, make_study, query, run_study
 
 from autoresearch.config import ProposerSettings
-from autoresearch.proposers import make_proposer
+from autoresearch.proposers import Proposer, make_proposer
 from autoresearch.proposers.classic import RandomProposer, TpeProposer
 from autoresearch.proposers.llm import TRIALS_BETWEEN_ATTEMPTS, LlmProposer
 from autoresearch.trial import Trial
@@ -37,19 +39,40 @@ def test_random_search_reaches_every_knob_and_never_repeats_a_recipe() -> None:
     assert {next(iter(trial.changes)) for trial in trials} == set(history().menu.knobs)
 
 
-def test_tpe_learns_which_knob_and_which_values_help() -> None:
-    """A quadratic in log(lr), nothing else matters: TPE must turn lr more often, and near its best."""
-    import math
+BEST_LR = 0.004
 
-    trials: list[Trial] = []
-    for number in range(1, 46):
-        answer = json.loads(TpeProposer().propose(history(trials)).raw)
+
+def night(proposer: Proposer, trials: int, seed: int = 0) -> list[Trial]:
+    """A quadratic in log(lr) whose best is known; no other knob of the menu matters."""
+    done: list[Trial] = []
+    for number in range(1, trials + 1):
+        answer = json.loads(proposer.propose(history(done, seed)).raw)
         knob, value = answer["knob"], answer["new_value"]
-        improvement = 0.2 - 0.02 * math.log2(value / 0.004) ** 2 if knob == "lr" else 0.0
-        trials.append(past_trial(number, knob, value, improvement))
-    turned = [trial.changes["lr"] for trial in trials[35:] if "lr" in trial.changes]
+        done.append(past_trial(number, knob, value, 0.2 - 0.02 * octaves(value) ** 2 if knob == "lr" else 0.0))
+    return done
+
+
+def octaves(lr: Any) -> float:
+    """How far a learning rate is from the best."""
+    return abs(math.log2(lr / BEST_LR))
+
+
+def test_tpe_learns_which_knob_and_which_values_help() -> None:
+    turned = [trial.changes["lr"] for trial in night(TpeProposer(), 45)[35:] if "lr" in trial.changes]
     assert len(turned) >= 5
-    assert sum(0.002 < float(value) < 0.008 for value in turned) > len(turned) / 2
+    assert sum(octaves(value) < 1 for value in turned) > len(turned) / 2
+
+
+def test_tpe_comes_nearer_to_a_known_best_than_random_search() -> None:
+    distances = {
+        proposer.name: [
+            min(octaves(trial.changes["lr"]) for trial in night(proposer, 40, seed) if "lr" in trial.changes)
+            for seed in range(8)
+        ]
+        for proposer in (TpeProposer(), RandomProposer())
+    }
+    nearer = [tpe < chance for tpe, chance in zip(distances["tpe"], distances["random"], strict=True)]
+    assert sum(nearer) >= 7 and median(distances["tpe"]) < 0.2 < median(distances["random"])
 
 
 def test_tpe_takes_failed_trials_as_worse_and_not_as_numbers() -> None:
@@ -127,12 +150,18 @@ def test_when_the_endpoint_stays_down_tpe_goes_on_and_says_so(endpoint: Endpoint
         '{"choices": []}',
         '{"choices": [{"message": null}]}',
         completion(""),
+        completion("x").replace('"x"', '[{"type": "text", "text": "x"}]'),
+        completion("x").replace('"x"', "17"),
+        completion("\\ud800 {}"),
+        completion("{}").replace("700", '"many"').replace("30,", "{},"),
+        completion("{}").replace('"usage": {', '"usage": "none", "other": {'),
     ],
 )
 def test_an_endpoint_that_answers_nonsense_never_raises(endpoint: Endpoint, body: str) -> None:
     endpoint.answer = lambda request: (200, body)
     proposal = make_proposer(ProposerSettings(max_retries=0)).propose(history())
-    assert proposal.proposer in ("tpe", "llm")
+    assert proposal.proposer in ("tpe", "llm") and type(proposal.raw) is str
+    assert all(type(n) in (int, type(None)) for n in (proposal.prompt_tokens, proposal.completion_tokens))
     verdict = gate(proposal.raw, history().recipe, history().menu, (), LIMITS)
     assert verdict.passed == (proposal.proposer == "tpe")
 

@@ -8,11 +8,11 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlite_utils import Database, Migrations
+from studies import Clock
 
 from autoresearch.config import DecisionRule
 from autoresearch.decide import Comparison, Noise, pool_noise
@@ -27,17 +27,6 @@ RECIPE = {"lr": 0.001, "n_layer": 4}
 PASSED = Verdict(True, None, "", {"lr": 0.002}, "faster", -0.01)
 COMPARISON = Comparison(0.02, 0.01, 9.0, 0.98)
 NOISE = Noise(0.02, 0.0, 9.0)
-
-
-class Clock:
-    """A second passes each time that it is asked."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(seconds=1)
-        return self.now
 
 
 @pytest.fixture
@@ -362,6 +351,11 @@ def test_a_text_of_any_kind_comes_back_as_it_was(store: Store) -> None:
     number = store.open_trial(0, Proposal(raw, "llm", prompt=raw, model="m'o\"d"))
     proposal = store.proposal(number)
     assert proposal is not None and (proposal["raw"], proposal["prompt"], proposal["model"]) == (raw, raw, "m'o\"d")
+
+
+def test_a_text_that_no_file_can_hold_does_not_stop_the_night(store: Store) -> None:
+    number = store.open_trial(0, Proposal("half a character: \ud800", "llm"))
+    assert (store.proposal(number) or {})["raw"] == "half a character: ?"
 
 
 def test_a_curve_comes_back_as_it_was(store: Store) -> None:
