@@ -96,7 +96,11 @@ class Run:
 
 @dataclass(frozen=True)
 class History:
-    """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight)."""
+    """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight).
+
+    `tried`: recipe_key -> what came of that recipe. `deviation`: of one run, in bits per byte, as known at that moment,
+    and so are the standard errors of the trials' means; None: not known.
+    """
 
     number: int
     seed: int
