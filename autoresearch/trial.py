@@ -21,7 +21,11 @@ EPOCH = "1970-01-01T00:00:00.000Z"
 
 @dataclass(frozen=True)
 class Trial:
-    """One proposal's life. val_bpb is None unless complete; decision is None where nothing was decided."""
+    """One proposal's life. val_bpb is None unless complete; decision is None where nothing was decided.
+
+    expected_delta is the change of val_bpb that its proposer forecast (bits per byte, negative is better; None: it gave
+    none); improvement is what was measured the other way round: positive is better.
+    """
 
     number: int
     parent: int | None
@@ -99,7 +103,11 @@ class Run:
 
 @dataclass(frozen=True)
 class History:
-    """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight)."""
+    """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight).
+
+    `tried`: recipe_key -> what came of that recipe. `deviation`: of one run, in bits per byte, as known at that moment,
+    and so are the standard errors of the trials' means; None: not known.
+    """
 
     number: int
     seed: int

@@ -20,7 +20,8 @@ class Verdict:
 
     passed: whether every rail let it through. rail: the one that blocked; None when passed. reason: what was wrong and
     what is allowed. changes: each knob's new value in the knob's own type; for a blocked proposal what was read of it.
-    hypothesis: the proposal's reason, safe to show. expected_delta: as proposed; None when absent or no number.
+    hypothesis: the proposal's reason, safe to show. expected_delta: the change of val_bpb that the proposer expects, in
+    bits per byte, negative is better; None when absent or no number.
     """
 
     passed: bool

@@ -39,7 +39,13 @@ INSIDE = {
         ["__init__"],
     ],
     "evidence": [["status"], ["sentences"], ["meters", "longer_runs"], ["__init__"], ["evidence"]],
-    "study": [["requests"], ["folder"], ["store"], ["workspace", "preset", "observer", "messages"], ["__init__"]],
+    "study": [
+        ["requests", "history"],
+        ["folder"],
+        ["store"],
+        ["workspace", "preset", "observer", "messages"],
+        ["__init__"],
+    ],
     "workers": [
         ["doctor"],
         ["crew", "local"],

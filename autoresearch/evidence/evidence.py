@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -234,3 +234,11 @@ class Evidence:
 def combined(half_intervals: Iterable[float | None]) -> float:
     """Half of the interval of a sum or a difference of independent means, from half of theirs."""
     return sum((half or 0.0) ** 2 for half in half_intervals) ** 0.5
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's, 1 for the same order and -1 for the reverse; None where one of them is all the same."""
+    from scipy import stats  # it takes a second to load
+
+    varies = len(set(one)) > 1 and len(set(other)) > 1
+    return float(stats.spearmanr(one, other).statistic) if varies else None

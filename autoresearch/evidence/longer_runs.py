@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from autoresearch import words
 from autoresearch.decide import Noise, Runs, compare, pool_noise
-from autoresearch.evidence.evidence import Evidence
+from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.promotions import PromotedRun
 from autoresearch.trial import Recipe, Trial
@@ -260,11 +259,9 @@ def _spearman(rows: Sequence[LongerRow]) -> tuple[float | None, int]:
     ranked = [row for row in rows if row.search_val_bpb is not None and row.long_val_bpb is not None]
     if len(ranked) < FEWEST_RANKED:
         return None, len(ranked)
-    from scipy import stats  # it takes a second to load
-
-    found = stats.spearmanr([row.search_val_bpb for row in ranked], [row.long_val_bpb for row in ranked])
-    value = float(found.statistic)
-    return None if math.isnan(value) else value, len(ranked)
+    search = [row.search_val_bpb for row in ranked if row.search_val_bpb is not None]
+    longer = [row.long_val_bpb for row in ranked if row.long_val_bpb is not None]
+    return rank_correlation(search, longer), len(ranked)
 
 
 def _sentence(longer: LongerRuns) -> str:

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from autoresearch import words
-from autoresearch.evidence.evidence import Evidence
+from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -25,6 +25,10 @@ FLAILING_WASTE = 0.5
 NARROWING_WASTE = 0.25
 NARROWING_KNOBS = 0.25
 UNREADABLE = "?"
+# Fewer forecasts say nothing of whether their order was right.
+FEWEST_FORECASTS = 5
+# What is expected beyond this, in bits per byte, is a slip of a model and no forecast.
+MOST_EXPECTED = 100.0
 
 SearchVerdict = Literal["researching", "narrowing", "flailing"]
 
@@ -98,6 +102,10 @@ class Meters:
     luck: float | None  # best_recipe_mean - best_observed; None while that recipe has one run
     measured_again: list[Repeated]
     judged_both_ways: list[Repeated]
+    forecasts: int  # trials whose proposer said what it expected and that were compared with their reference
+    forecasts_right: int  # of them those that went the way that was expected
+    forecast_error: float | None  # mean absolute difference between expected and measured change
+    forecast_rank_correlation: float | None  # of expected and measured; None below five of them
     verdict: SearchVerdict
     why: str
 
@@ -151,6 +159,7 @@ def measure(evidence: Evidence) -> Meters:
         **_luck(evidence),
         measured_again=again,
         judged_both_ways=[recipe for recipe in again if recipe.kept and recipe.discarded],
+        **_forecasts(trials),
         verdict=verdict,
         why=why,
     )
@@ -228,6 +237,23 @@ def _luck(evidence: Evidence) -> dict[str, Any]:
         best_recipe_mean=mean,
         best_recipe_runs=n,
         luck=mean - best.val_bpb if mean is not None and n > 1 else None,
+    )
+
+
+def _forecasts(trials: Sequence[Trial]) -> dict:
+    """How well the proposers' forecasts were met, as changes of val_bpb: negative is better."""
+    expected, measured = [], []
+    for trial in trials:
+        wanted = trial.expected_delta
+        if wanted is not None and abs(wanted) <= MOST_EXPECTED and trial.improvement is not None:
+            expected.append(wanted)
+            measured.append(-trial.improvement)
+    pairs = list(zip(expected, measured, strict=True))
+    return dict(
+        forecasts=len(pairs),
+        forecasts_right=sum(wanted * found > 0 for wanted, found in pairs),
+        forecast_error=fmean(abs(wanted - found) for wanted, found in pairs) if pairs else None,
+        forecast_rank_correlation=rank_correlation(expected, measured) if len(pairs) >= FEWEST_FORECASTS else None,
     )
 
 

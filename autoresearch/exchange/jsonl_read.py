@@ -15,13 +15,13 @@ from autoresearch.exchange.source import (
     real,
     recipe_of,
     score,
-    storable,
     table,
     text,
     times,
     whole,
 )
 from autoresearch.study.store.imports import Row
+from autoresearch.study.store.rows import storable
 from autoresearch.trial import EPOCH, Recipe, iso
 from rails import recipe_key
 from rails.values import clean
@@ -41,6 +41,7 @@ def read_jsonl(source: Source) -> Imported:
         raise source.fault(1, "a trajectory begins with an object that holds baseline_val_bpb and baseline_cfg")
     found = Imported(lines[0], recipe_of(head["baseline_cfg"]), [])
     study = table(head.get("study"))
+    found.one_by_one = not study
     found.settings = table(study.get("settings")) or _settings(found.recipe)
     found.menu_text = study["menu"] if isinstance(study.get("menu"), str) else None
     _add_baseline(found, head)

@@ -37,7 +37,8 @@ def make_study(home: Path, name: str, source: Source, format: str, found: Import
         }  # fmt: skip
         found.trials[0]["commit"] = workspace.incumbent
         store = Store(partial / "study.db")
-        store.import_rows(study, found.trials, found.proposals, found.runs, _events(name, source, found))
+        events = _events(name, source, found)
+        store.import_rows(study, found.trials, found.proposals, found.runs, events, one_by_one=found.one_by_one)
         store.close()
     return StudyFolder(home, name)
 

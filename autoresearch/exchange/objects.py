@@ -9,10 +9,11 @@ from typing import Any
 from autoresearch.config import Settings
 from autoresearch.exchange.source import curve_of, real, score, stamp, table, text, whole
 from autoresearch.study.store.imports import Row
+from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import Recipe
-from rails import clean
+from rails import Limits, RailsError, clean
 from rails.values import presentable
-from trainer.protocol import FAILURES
+from trainer.protocol import BUDGET_UNITS, FAILURES
 
 Read = Callable[[object], Any]
 # The tables of study.toml that the numbers depend on. The rest is the machine's, and may hold paths and addresses.
@@ -41,6 +42,27 @@ def _versions(value: object) -> str | None:
     return json.dumps({clean(k, 64): clean(str(v), 100) for k, v in value.items()}) if isinstance(value, dict) else None
 
 
+def _limits(value: object) -> str | None:
+    """Another machine's limits, if the rails take them for limits."""
+    given = table(value)
+    budget = table(given.get("budget"))
+    amounts = {unit: real(budget.get(unit)) if unit == "seconds" else whole(budget.get(unit)) for unit in BUDGET_UNITS}
+    precisions = given.get("precisions")
+    try:
+        return limits_text(
+            Limits(
+                budget={unit: amount for unit, amount in amounts.items() if amount is not None} or None,
+                memory_bytes=whole(given.get("memory_bytes")),
+                run_seconds=real(given.get("run_seconds")),
+                vocab_size=whole(given.get("vocab_size")),
+                precisions=tuple(clean(str(one), 20) for one in precisions) if isinstance(precisions, list) else None,
+                device=str(given.get("device")),
+            )
+        )
+    except RailsError:
+        return None
+
+
 _TRIAL: dict[str, Read] = {
     "parent": whole, "proposer": text, "changes": _changes, "hypothesis": text, "expected_delta": real,
     "state": _word("blocked", "complete", "failed", "timed_out", "abandoned", *OPEN),
@@ -61,10 +83,10 @@ _RUN: dict[str, Read] = {
 }  # fmt: skip
 _ANSWER: dict[str, Read] = {
     "proposer": text, "model": text, "latency_seconds": real, "prompt_tokens": whole, "completion_tokens": whole,
-    "passed": whole, "rail": text, "reason": text, "created_at": stamp,
+    "passed": whole, "rail": text, "reason": text, "created_at": stamp, "limits": _limits, "deviation": real,
 }  # fmt: skip
 _ANSWER_NEVER_NULL = ("proposer", "latency_seconds", "reason", "created_at")
-_JSON = ("changes", "curve", "versions")
+_JSON = ("changes", "curve", "versions", "limits")
 
 
 def _object(row: Row, columns: Iterable[str]) -> dict[str, Any]:

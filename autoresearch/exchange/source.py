@@ -43,6 +43,8 @@ class Imported:
     incumbent: int = 0
     settings: dict[str, Any] = field(default_factory=dict)  # tables of study.toml that the source knows
     menu_text: str | None = None  # None: infer it
+    # False for our own, whose times are exact: trials may have been in flight together
+    one_by_one: bool = True
 
 
 def verbatim(source: Mapping[str, Any], trials: Iterable[Row]) -> str:
@@ -106,11 +108,6 @@ def stamp(value: object) -> str | None:
 
 def table(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def storable(value: str) -> str:
-    """Untrusted text kept as it is, but for lone surrogates, which no UTF-8 can hold."""
-    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def recipe_of(value: object) -> Recipe:

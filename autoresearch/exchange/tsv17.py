@@ -155,6 +155,7 @@ def read(source: Source) -> Imported:
     found = Imported(chunks[0][0], recipe_of(notes.get("recipe")), [], pieces=pieces)
     study = table(notes.get("study"))
     found.settings = table(study.get("settings"))
+    found.one_by_one = not study
     if first:
         named.remove(first)
         # Trial 0 may stand anywhere in the table, so its text is placed by position and not by order.

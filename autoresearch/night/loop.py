@@ -8,13 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from autoresearch import words
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide, pool_noise
 from autoresearch.errors import UserError
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.classic import RandomProposer
-from autoresearch.study import messages
+from autoresearch.study import history, messages
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
@@ -22,7 +21,7 @@ from autoresearch.trial import History, Proposal, Purpose, Run, Trial, TrialStat
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.launcher import Launcher, Progress
 from autoresearch.workers.machine import Machine
-from rails import Limits, Measurement, clean, gate, recipe_key, render_recipe
+from rails import clean, gate, recipe_key, render_recipe
 
 # Runs that a new incumbent gets at once: fresh seeds that had no part in its keep, with the test text scored.
 CONFIRMATION_RUNS = 3
@@ -115,37 +114,37 @@ class StudyLoop:
 
     def _new_trial(self) -> bool:
         """Asks for one proposal and puts it before the rails. False where there is none to be had."""
-        history = self._history()
+        shown = history.now(self.folder, self.machine, self._reference)
         proposal = self.store.next_idea()
         try:
-            proposal = proposal or self._propose(history)
+            proposal = proposal or self._propose(shown)
         except NothingLeft as error:
             self.stop.request(str(error))
             return False
-        number = self.store.open_trial(self._reference, proposal)
+        number = self.store.open_trial(self._reference, proposal, shown)
         for note in proposal.notes:
             self.observer.note(note)
-        self._admit(number, proposal.raw, history)
+        self._admit(number, proposal.raw, shown)
         return True
 
-    def _propose(self, history: History) -> Proposal:
+    def _propose(self, shown: History) -> Proposal:
         try:
-            return self.proposer.propose(history)
+            return self.proposer.propose(shown)
         except NothingLeft:
             raise
         except Exception as error:  # the night goes on whatever a proposer does
             problem = clean(f"{type(error).__name__}: {error}", 200)
             note = f"proposer {self.proposer.name} failed ({problem}); drawn at random instead"
-            return Proposal(raw=RandomProposer().propose(history).raw, proposer="random", notes=[note])
+            return Proposal(raw=RandomProposer().propose(shown).raw, proposer="random", notes=[note])
 
-    def _admit(self, number: int, raw: str, history: History) -> None:
+    def _admit(self, number: int, raw: str, shown: History) -> None:
         base = self._reference_commit
         verdict = gate(
             raw,
-            history.recipe,
-            history.menu,
-            history.tried,
-            history.limits,
+            shown.recipe,
+            shown.menu,
+            shown.tried,
+            shown.limits,
             diff=lambda candidate: self.workspace.diff(base, render_recipe(candidate)),
         )
         if not verdict.passed:
@@ -159,35 +158,11 @@ class StudyLoop:
             return
         self._blocked_in_a_row = 0
         self.stop.trial_started()
-        recipe = {**history.recipe, **verdict.changes}
+        recipe = {**shown.recipe, **verdict.changes}
         trial = self._trial(number)
-        message = messages.commit_message(number, verdict.changes, history.recipe, trial.proposer, verdict.hypothesis)
+        message = messages.commit_message(number, verdict.changes, shown.recipe, trial.proposer, verdict.hypothesis)
         commit = self.workspace.commit(base, render_recipe(recipe), message, from_iso(trial.started_at))
         self.store.start_trial(number, verdict, recipe, recipe_key(recipe), commit, self._next_seed(number))
-
-    def _history(self) -> History:
-        trials = self.store.trials()
-        return History(
-            number=len(trials),
-            seed=self.settings.seed,
-            menu=self.folder.menu,
-            recipe=trials[self._reference].recipe,
-            trials=trials,
-            tried={key: words.tried(*found) for key, found in self.store.tried().items()},
-            limits=self._limits(),
-            deviation=self._noise(self.store.scores()).deviation,
-        )
-
-    def _limits(self) -> Limits:
-        return Limits(
-            budget=self.settings.whole_budget,
-            memory_bytes=self.settings.limits.memory_bytes or self.machine.memory_bytes,
-            run_seconds=self.settings.limits.run_seconds,
-            vocab_size=self.settings.data.vocab_size,
-            precisions=self.machine.precisions,
-            measurements=[Measurement(*measured) for measured in self.store.measurements()],
-            device=self.machine.kind,
-        )
 
     # --- a run ends, and perhaps a trial ---
 
@@ -337,7 +312,7 @@ class StudyLoop:
             if trial.state == "proposed":
                 proposal = self.store.proposal(trial.number)
                 assert proposal is not None
-                self._admit(trial.number, proposal["raw"], self._history())
+                self._admit(trial.number, proposal["raw"], history.now(self.folder, self.machine, self._reference))
         self._judge()
 
     # --- small questions ---

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.proposers.proposer import NothingLeft
 from autoresearch.trial import History, Proposal, Trial, Value
-from rails import Knob, gate
+from rails import Knob, RailsError, gate
 
 if TYPE_CHECKING:
     import optuna
@@ -134,14 +134,21 @@ def _distribution(knob: Knob, optuna: Any) -> Any:
 
 
 def _lesson(trial: Trial, history: History, optuna: Any) -> optuna.trial.FrozenTrial | None:
-    """What an earlier trial teaches about its knob; None where it changed nothing or was never run."""
+    """What an earlier trial teaches about its knob; None where it changed nothing that the menu has, was never run, or
+    was compared with nothing."""
     states = optuna.trial.TrialState
     if len(trial.changes) != 1 or trial.state in ("proposed", "blocked", "abandoned"):
         return None
     ((name, value),) = trial.changes.items()
     if name not in history.menu.knobs:
         return None
+    try:
+        value = history.menu.knobs[name].admit(value)
+    except RailsError:  # an imported trial
+        return None
     state = {"complete": states.COMPLETE, "running": states.RUNNING}.get(trial.state, states.PRUNED)
+    if state == states.COMPLETE and trial.improvement is None:
+        return None
     return optuna.trial.create_trial(
         state=state,
         value=trial.improvement if state == states.COMPLETE else None,

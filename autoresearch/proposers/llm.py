@@ -11,7 +11,7 @@ import openai
 
 from autoresearch.config import ProposerSettings
 from autoresearch.errors import UserError
-from autoresearch.proposers.prompt import SYSTEM, answer_schema, render
+from autoresearch.proposers.prompt import SYSTEM, answer_schema, render, whole_prompt
 from autoresearch.proposers.proposer import Proposer
 from autoresearch.trial import History, Proposal
 from rails import clean
@@ -53,7 +53,9 @@ class LlmProposer:
         started = time.monotonic()
         try:
             answer = self._ask(prompt, history)
-            choice = answer.choices[0].message.content or ""
+            content = answer.choices[0].message.content or ""
+            if not isinstance(content, str):
+                raise TypeError("its answer is no text")
         except (openai.OpenAIError, IndexError, AttributeError, TypeError, ValueError) as error:
             # The last four: an endpoint that answers 200 with something else than a chat completion.
             self._retry_at = history.number + TRIALS_BETWEEN_ATTEMPTS
@@ -63,13 +65,13 @@ class LlmProposer:
             )
             return replace(self._fallback.propose(history), notes=[note])
         return Proposal(
-            raw=choice,
+            raw=content,
             proposer=self.name,
-            prompt=f"{SYSTEM}\n\n{prompt}",
+            prompt=whole_prompt(history),
             model=self.model,
             latency_seconds=time.monotonic() - started,
-            prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
-            completion_tokens=answer.usage.completion_tokens if answer.usage else None,
+            prompt_tokens=_count(answer.usage, "prompt_tokens"),
+            completion_tokens=_count(answer.usage, "completion_tokens"),
         )
 
     def _ask(self, prompt: str, history: History) -> Any:
@@ -88,3 +90,9 @@ class LlmProposer:
             except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError):
                 self._schema_works = False  # the endpoint knows no schemas; the rails check the form anyway
         return self._client.chat.completions.create(**request)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """What the endpoint says that it counted; None where that is no number."""
+    value = getattr(usage, name, None)
+    return value if type(value) is int and 0 <= value < 2**53 else None

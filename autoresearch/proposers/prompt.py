@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoresearch.trial import History, Trial, Value
+from autoresearch import words
+from autoresearch.trial import History, Recipe, Trial
 from rails import Knob, clean
 
 REASON_PATTERN = "^[A-Za-z0-9 .,;:%()+=<>/_-]{8,200}$"
@@ -15,29 +16,40 @@ You improve the recipe of a small GPT pretraining run. Lower validation bits per
 You propose one change at a time. Deterministic checks judge the form of your answer, then the change is trained with
 several seeds and kept only if the gain is beyond the run-to-run noise. Learn from the trials below: do not repeat a
 recipe that was tried, follow up what helped, and say in one sentence why your change should help.
+Forecast it too: expected_delta is the change of val_bpb that you expect, in bits per byte, negative when better (-0.01:
+0.01 lower). Forecasts are shown below beside what was measured.
 Answer with one JSON object and nothing around it:
-{"knob": "<name>", "new_value": <value>, "reason": "<one sentence>"}"""
+{"knob": "<name>", "new_value": <value>, "reason": "<one sentence>", "expected_delta": <number>}"""
+
+
+def whole_prompt(history: History) -> str:
+    """The instructions and the user message, as they are kept."""
+    return f"{SYSTEM}\n\n{render(history)}"
 
 
 def render(history: History) -> str:
     """The user message: everything known, oldest first, in plain text."""
     menu = history.menu
     knobs = [
-        f"- {knob.name} = {_shown(history.recipe[knob.name])} ({knob.allowed}"
-        f"{', log scale' if knob.scale == 'log' else ''}): {knob.doc}"
+        f"- {knob.name} = {words.value(history.recipe.get(knob.name, '?'))} ({knob.allowed}"
+        f"{', log scale' if knob.scale == 'log' else ''}): {clean(knob.doc)}"
         for knob in menu.knobs.values()
     ]
-    rules = [f"- {constraint.expr}  ({constraint.doc})" for constraint in menu.constraints]
-    budget = ", ".join(f"{amount:g} {unit}" for unit, amount in (history.limits.budget or {}).items())
-    trials = [_line(trial) for trial in history.trials]
-    left_out = len(trials) - MAX_LINES
-    if left_out > 0:
-        trials = [trials[0], f"({left_out} earlier trials left out)", *trials[-MAX_LINES:]]
-    untouched = sorted(set(menu.knobs) - {name for trial in history.trials for name in trial.changes})
-    noise = f"Run-to-run deviation of val_bpb: {history.deviation:.4f}.\n" if history.deviation else ""
+    rules = [f"- {clean(constraint.expr)}  ({clean(constraint.doc)})" for constraint in menu.constraints]
+    budget = words.budget(history.limits.budget) if history.limits.budget else "not set"
+    recipes = {trial.number: trial.recipe for trial in history.trials}
+    shown = history.trials
+    if left_out := max(0, len(shown) - 1 - MAX_LINES):
+        shown = [shown[0], *shown[-MAX_LINES:]]
+    trials = [_line(trial, recipes.get(trial.parent or 0, {})) for trial in shown]
+    if left_out:
+        trials.insert(1, f"({words.count(left_out, 'earlier trial')} left out)")
+    turned = {name for trial in history.trials for name in trial.changes}
+    untouched = [name for name in sorted(menu.knobs) if name not in turned]
+    noise = f" Run-to-run deviation of val_bpb: {words.bpb(history.deviation)}." if history.deviation else ""
     return (
         f"Knobs and where they stand:\n{_block(knobs)}\nRules:\n{_block(rules)}\n"
-        f"Budget of a run: {budget or 'not set'}. {noise}"
+        f"Budget: {budget}.{noise}\n"
         f"Trials so far (improvement is positive when better; the interval is 95 %):\n{_block(trials)}\n"
         f"Knobs that no trial has touched: {', '.join(untouched) or 'none'}.\n"
         f"Propose trial {history.number}."
@@ -54,8 +66,9 @@ def answer_schema(history: History) -> dict[str, Any]:
                     "knob": {"type": "string", "enum": [knob.name]},
                     "new_value": _value_schema(knob),
                     "reason": {"type": "string", "pattern": REASON_PATTERN},
+                    "expected_delta": {"type": "number"},
                 },
-                "required": ["knob", "new_value", "reason"],
+                "required": ["knob", "new_value", "reason", "expected_delta"],
                 "additionalProperties": False,
             }
             for knob in history.menu.knobs.values()
@@ -70,25 +83,23 @@ def _value_schema(knob: Knob) -> dict[str, Any]:
     return {"type": kind, "minimum": knob.low, "maximum": knob.high}
 
 
-def _line(trial: Trial) -> str:
-    changed = ", ".join(f"{name} -> {_shown(value)}" for name, value in trial.changes.items()) or "baseline"
+def _line(trial: Trial, before: Recipe) -> str:
+    changed = clean(words.change(trial.changes, before)) or ("baseline" if trial.parent is None else "no change read")
     if trial.state == "complete":
-        outcome = f"val_bpb {trial.val_bpb:.4f} over {trial.n_runs} runs"
+        outcome = f"val_bpb {words.bpb(trial.val_bpb)} ({words.count(trial.n_runs, 'run')})"
         if trial.improvement is not None:
-            outcome += (
-                f", improvement {trial.improvement:+.4f} [{trial.improvement_low:+.4f}, {trial.improvement_high:+.4f}]"
-            )
+            gain = words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
+            outcome += f", improvement {gain}"
+            if trial.expected_delta is not None:
+                # Both as changes of val_bpb, as they were asked for.
+                outcome += f", delta {-trial.improvement:+.4f} where {trial.expected_delta:+.4g} was expected"
         outcome += f": {trial.decision}" if trial.decision else ""
     elif trial.state == "blocked":
-        outcome = f"blocked by {trial.rail}: {clean(trial.reason, 200)}"
+        outcome = f"blocked by {clean(trial.rail or '?', 40)}: {clean(trial.reason, 200)}"
     else:
-        outcome = f"{trial.state} {clean(trial.reason, 200)}".strip()
+        outcome = f"{words.state(trial.state)} {clean(trial.reason, 200)}".strip()
     parent = f" on trial {trial.parent}" if trial.parent is not None else ""
     return f"- trial {trial.number}{parent}: {changed}: {outcome}"
-
-
-def _shown(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else clean(str(value), 80)
 
 
 def _block(lines: list[str]) -> str:

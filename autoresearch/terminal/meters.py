@@ -76,6 +76,11 @@ def meter_lines(m: Meters) -> Iterator[MeterLine]:
         yield MeterLine("gain", words.plus_minus(m.gain, m.gain_half_interval), f"bits per byte{per_kwh}")
     if m.best_observed is not None:
         yield MeterLine("luck in the lowest number", words.bpb(m.luck), _luck(m))
+    if m.forecasts:
+        order = m.forecast_rank_correlation
+        note = f"went the way that was expected, {words.bpb(m.forecast_error)} off on average"
+        ranked = f", rank correlation {order:+.2f}" if order is not None else ""
+        yield MeterLine("forecasts", f"{m.forecasts_right} of {m.forecasts}", note + ranked)
     if m.judged_both_ways:
         more = len(m.judged_both_ways) - MOST_NAMED
         named = "; ".join(map(verdicts, m.judged_both_ways[:MOST_NAMED])) + (f"; and {more} more" if more > 0 else "")

@@ -61,6 +61,7 @@ def trial_view(
         "hypothesis": trial.hypothesis or words.NONE,
         "outcome": f"{outcome}: {trial.reason}" if trial.reason else outcome,
         "val_bpb": f"{_score(trial, evidence.noise)} over {words.count(trial.n_runs, 'run')}" if trial.n_runs else "-",
+        "expected": words.NONE if trial.expected_delta is None else f"better by {words.gain(-trial.expected_delta)}",
         "better by": _improvement(trial) + reference,
         "energy": words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else []),
         "commit": trial.commit or words.NONE,

@@ -235,6 +235,7 @@ def _meters(rows: list[Facts], kept: list[Facts]) -> Facts:
         "judged_both_ways": [
             {"change": HOSTILE, "trials": [2, 8], "mean": 2.8, "low": 2.79, "high": 2.81, "kept": [8], "discarded": [2]}
         ],
+        "forecasts": 6, "forecasts_right": 4, "forecast_error": 0.0213, "forecast_rank_correlation": 0.31,
         "verdict": "researching",
         "why": "of the last 20 proposals 3 repeated an earlier one and 2 more were blocked or failed",
     }  # fmt: skip

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from autoresearch.proposers.classic import ScriptedProposer
 from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.study.observer import Observer
 from autoresearch.study.store import Store
+from autoresearch.trial import utc_now
 from autoresearch.workers.energy import Energy
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
@@ -28,7 +30,7 @@ from trainer.protocol import RunResult
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_worker.py")))
 MACHINE = Machine("cpu", "test", 2, 16 * 2**30, ("fp32", "bf16"))
-NOT_TAKEN = {"commit", "merge_commit", "source", "prompt", "id"}
+NOT_TAKEN = {"commit", "merge_commit", "source", "prompt", "id", "opened_tick", "closed_tick", "ended_tick"}
 # What a study of stub workers needs on the way: two seconds of trials instead of minutes.
 GOOD, BAD = 0.004, 0.0005  # learning rates: the stub's best, and one that is clearly worse than the default
 
@@ -37,10 +39,23 @@ def change(knob: str, value: object, reason: str = "because") -> str:
     return json.dumps({"knob": knob, "new_value": value, "reason": reason})
 
 
-def make_study(home: Path, name: str = "one", **overrides: Any) -> StudyFolder:
+class Clock:
+    """A second passes each time that it is asked."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+def make_study(home: Path, name: str = "one", clock: Callable[[], datetime] = utc_now, **overrides: Any) -> StudyFolder:
     """`decision__max_runs=4` overrides max_runs in [decision]."""
     settings = {key.replace("__", "."): value for key, value in overrides.items()}
-    return create_study(home, name, "cpu-nano", MACHINE, settings)
+    folder = create_study(home, name, "cpu-nano", MACHINE, settings, now=clock)
+    folder.store.clock = clock
+    return folder
 
 
 def run_study(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from autoresearch.errors import UserError
 from autoresearch.study.store.rows import Rows
+from autoresearch.study.store.ticks import number_moments
 
 Row = dict[str, Any]
 
@@ -22,8 +23,13 @@ class Imports(Rows):
         proposals: Sequence[Row],
         runs: Sequence[Row],
         events: Sequence[Row],
+        *,
+        one_by_one: bool,
     ) -> None:
-        """Fills an empty database in one transaction. Raises UserError if the rows contradict each other."""
+        """Fills an empty database in one transaction; `one_by_one`: no trial began before the one before it had ended.
+
+        Raises UserError if the rows contradict each other.
+        """
         try:
             with self.db.atomic():
                 # A trial may have been compared with one that was proposed after it.
@@ -31,6 +37,7 @@ class Imports(Rows):
                 self._insert("studies", id=1, **study)
                 for table, rows in (("trials", trials), ("proposals", proposals), ("runs", runs), ("events", events)):
                     self._insert_all(table, rows)
+                number_moments(self.db, one_by_one=one_by_one)
         except sqlite3.IntegrityError as error:
             raise UserError(f"the trajectory contradicts itself ({error}): mend the file and import it again") from None
 

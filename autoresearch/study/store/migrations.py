@@ -2,6 +2,8 @@
 
 from sqlite_utils import Database, Migrations
 
+from autoresearch.study.store.ticks import number_moments
+
 migrations = Migrations("autoresearch")
 
 
@@ -166,3 +168,17 @@ def m005_cancelled_runs(db: Database) -> None:
     for kind, sql in parts:
         if kind != "table":
             db.execute(sql)
+
+
+@migrations()
+def m006_logical_time(db: Database) -> None:
+    # of the study's logical clock, which goes on by one when a trial is opened or closed and when a run has ended
+    db.execute("ALTER TABLE studies ADD COLUMN tick INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE trials ADD COLUMN opened_tick INTEGER")  # NULL: written by hand, at no known moment
+    db.execute("ALTER TABLE trials ADD COLUMN closed_tick INTEGER")  # NULL: still open
+    db.execute("ALTER TABLE runs ADD COLUMN ended_tick INTEGER")  # NULL: not ended
+    # JSON: what rails.Limits held but for the measurements; NULL: made before this was kept, or its source tells it not
+    db.execute("ALTER TABLE proposals ADD COLUMN limits TEXT")
+    db.execute("ALTER TABLE proposals ADD COLUMN deviation REAL")  # the run-to-run one that was shown; NULL likewise
+    imported = db.execute("SELECT 1 FROM studies WHERE source IS NOT NULL").fetchone()
+    number_moments(db, one_by_one=imported is not None)

@@ -40,6 +40,10 @@ class Rows:
         cursor = self.db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(values.values()))
         return int(cursor.lastrowid or 0)
 
+    def _update(self, table: str, key: str, wanted: int, **values: Any) -> None:
+        names = ", ".join(f'"{name}" = ?' for name in values)
+        self.db.execute(f"UPDATE {table} SET {names} WHERE {key} = ?", [*values.values(), wanted])
+
     def _rows(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
         return list(self.db.query(sql, list(values)))
 
@@ -50,3 +54,8 @@ class Rows:
         row = self._first(sql, values)
         assert row is not None, "a study's database holds its study"
         return row
+
+
+def storable(text: str) -> str:
+    """Untrusted text kept as it is, but for lone surrogates, which no UTF-8 can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from autoresearch.decide import Comparison, Noise, Runs
-from autoresearch.study.store.rows import Rows
-from autoresearch.trial import Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
+from autoresearch.study.store.rows import Rows, storable
+from autoresearch.study.store.terms import limits_text
+from autoresearch.trial import History, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
 from autoresearch.workers.energy import Energy
 from rails import Verdict
 from trainer.protocol import RunResult
@@ -17,6 +18,21 @@ Control = Literal["run", "pause", "stop"]
 OPEN_STATES = ("proposed", "running")
 _TRIAL_FIELDS = tuple(Trial.__dataclass_fields__)
 _RUN_FIELDS = tuple(Run.__dataclass_fields__)
+
+
+def sums_of_runs(condition: str = "1") -> dict[str, str]:
+    """Column of trials -> SQL of it over the trial's runs, or over those of them that meet the condition."""
+    of_trial = f"FROM runs WHERE trial = number AND {condition}"
+    # The + keeps SQLite from looking through all complete runs of the study; so they are also summed by seed.
+    complete = f"{of_trial} AND +state = 'complete'"
+    return {
+        "n_runs": f"(SELECT COUNT(*) {complete})",
+        "val_bpb": f"(SELECT AVG(val_bpb) {complete})",
+        "test_bpb": f"(SELECT AVG(test_bpb) {complete})",
+        "energy_joules": f"(SELECT SUM(energy_joules) {of_trial})",
+        "energy_source": "(SELECT GROUP_CONCAT(s, '+') FROM (SELECT DISTINCT energy_source AS s "
+        f"{of_trial} AND energy_source IS NOT NULL ORDER BY s))",
+    }
 
 
 class Trajectory(Rows):
@@ -33,11 +49,12 @@ class Trajectory(Rows):
                 id=1, name=name, created_at=now, settings=settings, menu_sha256=menu_sha256,
                 incumbent=0, incumbent_commit=commit, control="run",
             )  # fmt: skip
+            tick = self._next_tick()
             self._insert(
                 "trials",
                 number=0, parent=None, proposer="baseline", changes="{}", recipe=json.dumps(recipe), recipe_key=key,
                 hypothesis="The recipe as it stands.", state="running", reason="", n_runs=0, commit=commit,
-                started_at=now,
+                started_at=now, opened_tick=tick,
             )  # fmt: skip
             self._event("created", f"study {name} created")
 
@@ -80,24 +97,27 @@ class Trajectory(Rows):
     def waiting_ideas(self) -> int:
         return self._one("SELECT COUNT(*) AS n FROM proposals WHERE trial IS NULL")["n"]
 
-    def open_trial(self, parent: int, proposal: Proposal) -> int:
-        """Writes the proposal down before anything judges it. Returns the trial's number."""
+    def open_trial(self, parent: int, proposal: Proposal, shown: History | None = None) -> int:
+        """Writes the proposal down before anything judges it, and of what its proposer was shown that which cannot be
+        told from the trials. Returns the trial's number."""
         now = iso(self.clock())
+        terms = {"limits": limits_text(shown.limits), "deviation": shown.deviation} if shown else {}
         # Read before the transaction, whose first statement must write: SQLite refuses, at once, a write after a read
         # that another process has written over. Nobody else opens trials.
         number = self._one("SELECT MAX(number) + 1 AS n FROM trials")["n"]
         with self.db.atomic():
+            tick = self._next_tick()
             self._insert(
                 "trials",
                 number=number, parent=parent, proposer=proposal.proposer, changes="{}", recipe="{}", hypothesis="",
-                state="proposed", reason="", n_runs=0, started_at=now,
+                state="proposed", reason="", n_runs=0, started_at=now, opened_tick=tick,
             )  # fmt: skip
             if proposal.idea is not None:
-                self.db.execute("UPDATE proposals SET trial = ? WHERE id = ?", [number, proposal.idea])
+                self._update("proposals", "id", proposal.idea, trial=number, **terms)
             else:
                 self._insert(
-                    "proposals",
-                    trial=number, proposer=proposal.proposer, prompt=proposal.prompt, raw=proposal.raw,
+                    "proposals", **terms,
+                    trial=number, proposer=proposal.proposer, prompt=proposal.prompt, raw=storable(proposal.raw),
                     model=proposal.model, latency_seconds=proposal.latency_seconds,
                     prompt_tokens=proposal.prompt_tokens, completion_tokens=proposal.completion_tokens,
                     reason="", created_at=now,
@@ -108,10 +128,11 @@ class Trajectory(Rows):
 
     def block_trial(self, number: int, verdict: Verdict) -> None:
         with self.db.atomic():
+            tick = self._next_tick()
             self._judge(number, verdict)
             self._update_trial(
                 number, state="blocked", rail=verdict.rail, reason=verdict.reason, finished_at=iso(self.clock()),
-                changes=json.dumps(verdict.changes),
+                closed_tick=tick, changes=json.dumps(verdict.changes),
             )  # fmt: skip
 
     def start_trial(self, number: int, verdict: Verdict, recipe: Recipe, key: str, commit: str, seed: int) -> None:
@@ -141,11 +162,12 @@ class Trajectory(Rows):
         """Closes a trial; `incumbent` (trial, commit) moves the incumbent and `runs` queues runs, all at once."""
         low, high = comparison.interval if comparison else (None, None)
         with self.db.atomic():
+            tick = self._next_tick()
             self._update_trial(
                 number, state=state, decision=decision, reason=reason, merge_commit=merge_commit,
                 reference=reference if comparison else None,
                 improvement=comparison and comparison.improvement, improvement_low=low, improvement_high=high,
-                finished_at=iso(self.clock()),
+                finished_at=iso(self.clock()), closed_tick=tick,
             )  # fmt: skip
             self._sum_up(number, noise)
             if incumbent:
@@ -155,7 +177,7 @@ class Trajectory(Rows):
             self._event(decision or state, reason, number)
 
     def trials(self, where: str = "1") -> list[Trial]:
-        return [_trial(row) for row in self._rows(f"SELECT * FROM trials WHERE {where} ORDER BY number")]
+        return [trial_of(row) for row in self._rows(f"SELECT * FROM trials WHERE {where} ORDER BY number")]
 
     def open_trials(self) -> list[Trial]:
         return self.trials(f"state IN {OPEN_STATES}")
@@ -163,14 +185,6 @@ class Trajectory(Rows):
     def trial(self, number: int) -> Trial | None:
         found = self.trials(f"number = {int(number)}")
         return found[0] if found else None
-
-    def tried(self) -> dict[str, tuple[int, str, str | None, float | None]]:
-        """recipe_key -> (trial, state, decision, val_bpb) of the first trial with that recipe."""
-        sql = "SELECT recipe_key, number, state, decision, val_bpb FROM trials WHERE recipe_key IS NOT NULL"
-        found: dict[str, tuple[int, str, str | None, float | None]] = {}
-        for row in self._rows(sql + " ORDER BY number"):
-            found.setdefault(row["recipe_key"], (row["number"], row["state"], row["decision"], row["val_bpb"]))
-        return found
 
     def proposal(self, trial: int) -> dict[str, Any] | None:
         return self._first("SELECT * FROM proposals WHERE trial = ?", [trial])
@@ -218,12 +232,14 @@ class Trajectory(Rows):
         }  # fmt: skip
         measured |= {f"{phase}_seconds": seconds for phase, seconds in result.step_seconds.items()}
         with self.db.atomic():
+            tick = self._next_tick()
             self.db.execute(
                 f"UPDATE runs SET state = ?, energy_joules = ?, energy_source = ?, curve = ?, versions = ?, "
-                f"finished_at = ?, {', '.join(f'{name} = ?' for name in measured)} WHERE trial = ? AND seed = ?",
+                f"finished_at = ?, ended_tick = ?, {', '.join(f'{name} = ?' for name in measured)} "
+                "WHERE trial = ? AND seed = ?",
                 [
                     result.state, energy.joules, energy.source, json.dumps(result.curve), json.dumps(result.versions),
-                    iso(self.clock()), *measured.values(), run.trial, run.seed,
+                    iso(self.clock()), tick, *measured.values(), run.trial, run.seed,
                 ],
             )  # fmt: skip
             self._sum_up(run.trial, noise)
@@ -241,10 +257,12 @@ class Trajectory(Rows):
         )
         return [Run(**row) for row in rows]
 
-    def scores(self) -> dict[int, Runs]:
-        """Trial -> seed -> val_bpb, over all complete runs of the study."""
+    def scores(self, before: int | None = None) -> dict[int, Runs]:
+        """Trial -> seed -> val_bpb, over all complete runs of the study, or those that ended before a tick."""
         scores: dict[int, dict[int, float]] = {}
-        for row in self._rows("SELECT trial, seed, val_bpb FROM runs WHERE state = 'complete' ORDER BY trial, seed"):
+        sql = "SELECT trial, seed, val_bpb FROM runs WHERE state = 'complete'"
+        sql, values = (sql, []) if before is None else (f"{sql} AND ended_tick < ?", [before])
+        for row in self._rows(f"{sql} ORDER BY trial, seed", values):
             scores.setdefault(row["trial"], {})[row["seed"]] = row["val_bpb"]
         return dict(scores)
 
@@ -257,14 +275,17 @@ class Trajectory(Rows):
         rows = self._rows("SELECT trial, seed, curve FROM runs WHERE curve IS NOT NULL")
         return {(row["trial"], row["seed"]): json.loads(row["curve"]) for row in rows}
 
-    def measurements(self, last: int = 64) -> list[tuple[Recipe, int, float, int]]:
-        """(recipe, peak memory bytes, train seconds, tokens) of the latest complete runs."""
-        sql = """
+    def measurements(self, before: int | None = None, last: int = 64) -> list[tuple[Recipe, int, float, int]]:
+        """(recipe, peak memory bytes, train seconds, tokens) of the latest complete runs, or those before a tick."""
+        condition, values = ("1", []) if before is None else ("r.ended_tick < ?", [before])
+        sql = f"""
             SELECT t.recipe, r.peak_memory_bytes AS memory, r.train_seconds AS seconds, r.tokens
             FROM runs r JOIN trials t ON t.number = r.trial
             WHERE r.state = 'complete' AND r.peak_memory_bytes > 0 AND r.train_seconds > 0 AND r.tokens > 0
-            ORDER BY r.finished_at DESC, r.trial DESC, r.seed DESC LIMIT ?"""
-        return [(json.loads(r["recipe"]), r["memory"], r["seconds"], r["tokens"]) for r in self._rows(sql, [last])]
+                AND {condition}
+            ORDER BY r.ended_tick DESC LIMIT ?"""
+        rows = self._rows(sql, [*values, last])
+        return [(json.loads(row["recipe"]), row["memory"], row["seconds"], row["tokens"]) for row in rows]
 
     # --- sums and events ---
 
@@ -308,19 +329,10 @@ class Trajectory(Rows):
         )
 
     def _sum_up(self, number: int, noise: Noise | None) -> None:
-        self.db.execute(
-            """
-            UPDATE trials SET
-                n_runs = (SELECT COUNT(*) FROM runs WHERE trial = number AND state = 'complete'),
-                val_bpb = CASE WHEN state = 'complete' THEN
-                    (SELECT AVG(val_bpb) FROM runs WHERE trial = number AND state = 'complete') END,
-                test_bpb = (SELECT AVG(test_bpb) FROM runs WHERE trial = number AND state = 'complete'),
-                energy_joules = (SELECT SUM(energy_joules) FROM runs WHERE trial = number),
-                energy_source = (SELECT GROUP_CONCAT(s, '+') FROM (SELECT DISTINCT energy_source AS s FROM runs
-                    WHERE trial = number AND energy_source IS NOT NULL ORDER BY s))
-            WHERE number = ?""",
-            [number],
-        )
+        sums = sums_of_runs()
+        sums["val_bpb"] = f"CASE WHEN state = 'complete' THEN {sums['val_bpb']} END"
+        columns = ", ".join(f"{name} = {sql}" for name, sql in sums.items())
+        self.db.execute(f"UPDATE trials SET {columns} WHERE number = ?", [number])
         if noise:
             self.db.execute(
                 "UPDATE trials SET val_bpb_stderr = ? / sqrt(n_runs) WHERE number = ? AND val_bpb IS NOT NULL",
@@ -328,13 +340,17 @@ class Trajectory(Rows):
             )
 
     def _update_trial(self, number: int, **values: Any) -> None:
-        names = ", ".join(f'"{name}" = ?' for name in values)
-        self.db.execute(f"UPDATE trials SET {names} WHERE number = ?", [*values.values(), number])
+        self._update("trials", "number", number, **values)
+
+    def _next_tick(self) -> int:
+        """The study's logical clock goes on by one: what happened in the same millisecond has an order too."""
+        self.db.execute("UPDATE studies SET tick = tick + 1")
+        return int(self._one("SELECT tick FROM studies")["tick"])
 
     def _event(self, kind: str, message: str, trial: int | None = None) -> None:
         self._insert("events", at=iso(self.clock()), kind=kind, trial=trial, message=message)
 
 
-def _trial(row: dict[str, Any]) -> Trial:
+def trial_of(row: dict[str, Any]) -> Trial:
     fields = {name: row[name] for name in _TRIAL_FIELDS}
     return Trial(**{**fields, "changes": json.loads(row["changes"]), "recipe": json.loads(row["recipe"])})

@@ -19,7 +19,8 @@ def ran(tmp_path: Path) -> StudyFolder:
     """A study with a kept, a failed and a blocked trial."""
     folder = make_study(tmp_path / "home")
     hostile = json.dumps({"knob": "lr", "new_value": 9.0, "reason": "\x1b[2J[red]<script>alert(1)</script>\u202e"})
-    run_study(folder, [change("lr", GOOD), change("beta1", 0.55), hostile], workers=1)
+    forecast = json.dumps({**json.loads(change("lr", GOOD)), "expected_delta": -0.15})
+    run_study(folder, [forecast, change("beta1", 0.55), hostile], workers=1)
     return folder
 
 
@@ -118,7 +119,9 @@ def test_trials_tells_people_and_programs_the_same(command: Command, ran: StudyF
 def test_show_has_the_diff_the_runs_and_no_live_control_characters(command: Command, ran: StudyFolder) -> None:
     kept = command("show", "one", "1").out
     assert "-lr = 0.001" in kept and "+lr = 0.004" in kept and "reference" in kept and "candidate" in kept
+    assert re.search(r"expected +better by \+0\.1500 *\n", kept)
     blocked = command("show", "one", "3").out
+    assert re.search(r"expected +- *\n", blocked), "its proposer gave none"
     assert "<script>" in blocked and "[red]" in blocked, "a model's text is shown as text"
     assert "\x1b" not in blocked and "\u202e" not in blocked
 

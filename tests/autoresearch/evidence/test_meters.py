@@ -8,6 +8,7 @@ from statistics import fmean
 
 import published
 import pytest
+from autoresearch.terminal.meters import meter_lines
 from studies import GOOD, change, make_study, query, run_study
 
 from autoresearch.evidence.meters import Meters, meters_of
@@ -113,6 +114,29 @@ def test_a_fresh_study_has_meters_too(tmp_path: Path) -> None:
     meters = meters_of(make_study(tmp_path / "home"))
     assert (meters.proposals, meters.repeat_rate, meters.best_observed, meters.luck) == (0, None, None, None)
     assert meters.verdict == "researching"
+
+
+def test_forecasts_are_held_against_what_was_measured(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "home", decision__max_runs=2)
+    wanted = {GOOD: -0.2, 0.02: 0.1, 0.0005: -0.3, 0.01: 0.05, 0.0001: 0.5, 0.00015: 1e300}
+    answers = [json.dumps({**json.loads(change("lr", lr)), "expected_delta": delta}) for lr, delta in wanted.items()]
+    run_study(folder, [*answers, change("d_ff", 256)], workers=1)
+    meters = meters_of(folder)
+    rows = query(folder, "SELECT expected_delta, -improvement FROM trials WHERE expected_delta < 100 ORDER BY number")
+    assert meters.forecasts == len(rows) == 5, "a forecast of 1e300 is none"
+    assert meters.forecasts_right == sum((expected < 0) == (measured < 0) for expected, measured in rows) == 4
+    assert meters.forecast_error == pytest.approx(fmean(abs(expected - measured) for expected, measured in rows))
+    ranks = [[sorted(column).index(value) for value in column] for column in zip(*rows, strict=True)]
+    squares = sum((one - other) ** 2 for one, other in zip(*ranks, strict=True))
+    assert meters.forecast_rank_correlation == pytest.approx(1 - 6 * squares / (5 * (5**2 - 1)))
+    said = next(line.text for line in meter_lines(meters) if line.name == "forecasts")
+    assert said.startswith("4 of 5, went the way that was expected, 0.") and said.endswith("rank correlation +0.40")
+
+
+def test_without_forecasts_there_is_nothing_to_say_of_them(meters: Meters) -> None:
+    assert (meters.forecasts, meters.forecasts_right) == (0, 0)
+    assert meters.forecast_error is None and meters.forecast_rank_correlation is None
+    assert "forecasts" not in {line.name for line in meter_lines(meters)}
 
 
 def test_turning_one_knob_all_night_is_narrowing(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from studies import GOOD, change, make_study, query, rows, run_study
 
 from autoresearch.exchange import export_study, import_study
+from autoresearch.study import history
 from autoresearch.study.folder import StudyFolder
 
 # What an import cannot have: commits of another repository, and prompts, for which the format has no place.
@@ -57,6 +59,29 @@ def test_paths_and_addresses_of_the_machine_stay_at_home(tmp_path: Path) -> None
     folder = make_study(tmp_path, data__source="/home/ada/diary.txt", proposer__base_url="http://key@inside:8000")
     text = export_study(folder, "jsonl")
     assert isinstance(text, str) and "diary" not in text and "inside" not in text
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        None,
+        17,
+        {},
+        {"device": "tpu"},
+        {"device": "cpu", "budget": {"tokens": -1}},
+        {"device": "cpu", "budget": {"steps": 2, "tokens": 1}},
+    ],
+)
+def test_limits_that_are_none_are_not_believed(ran: StudyFolder, tmp_path: Path, limits: object) -> None:
+    head, first, *rest = str(export_study(ran, "jsonl")).splitlines()
+    line = json.loads(first)
+    line["answer"] |= {"limits": limits, "deviation": "much"}
+    (tmp_path / "odd.jsonl").write_text("\n".join([head, json.dumps(line), *rest]), "utf-8")
+    odd = import_study(tmp_path, "odd", tmp_path / "odd.jsonl")
+    assert query(odd, "SELECT limits, deviation FROM proposals WHERE trial = 1") == [(None, None)]
+    assert history.at(odd, 1).limits.budget == {"tokens": 150_000} and history.at(odd, 1).deviation is None
+    there = history.at(odd, 2).limits
+    assert there == replace(history.at(ran, 2).limits, measurements=there.measurements)
 
 
 def test_readers_of_the_published_format_find_their_fields(ran: StudyFolder) -> None:

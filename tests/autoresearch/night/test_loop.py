@@ -6,7 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
-from studies import BAD, GOOD, MACHINE, STUB, assert_git_and_database_agree, change, git, make_study, query, run_study
+from studies import (
+    BAD,
+    GOOD,
+    MACHINE,
+    STUB,
+    Clock,
+    assert_git_and_database_agree,
+    change,
+    git,
+    make_study,
+    query,
+    run_study,
+)
 
 from autoresearch.config import EnergySettings, LimitSettings
 from autoresearch.errors import UserError
@@ -103,12 +115,16 @@ def test_the_numbers_do_not_depend_on_how_many_runs_are_in_flight(tmp_path: Path
 
 
 def test_with_one_worker_the_same_study_gives_the_same_commits(tmp_path: Path) -> None:
-    rows = []
+    told, made = [], []
     for name in ("first", "second"):
-        folder = make_study(tmp_path, name)
-        run_study(folder, proposer=TpeProposer(), trials=4, workers=1)
-        rows.append(query(folder, "SELECT number, changes, val_bpb, decision, n_runs FROM trials ORDER BY number"))
-    assert rows[0] == rows[1]
+        folder = make_study(tmp_path, name, clock=Clock())
+        run_study(folder, [change("lr", GOOD), *["no JSON"] * 2, change("d_ff", 256)], workers=1)
+        run_study(folder, proposer=TpeProposer(), trials=3, workers=1)
+        columns = 'number, changes, val_bpb, decision, n_runs, improvement, "commit", merge_commit, finished_at'
+        told.append(query(folder, f"SELECT {columns} FROM trials ORDER BY number"))
+        made.append(git(folder, "log", "--all", "--format=%H %P %T %cI %s"))
+    assert told[0] == told[1]
+    assert made[0] == made[1] and "keep trial 1" in made[0]
 
 
 def test_a_failed_run_is_a_state_and_never_a_number(tmp_path: Path) -> None:
@@ -247,13 +263,11 @@ def test_a_proposer_that_raises_does_not_end_the_night(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("proposer", [RandomProposer(), TpeProposer()], ids=["random", "tpe"])
-def test_a_classic_proposer_finds_the_better_learning_rate_region(tmp_path: Path, proposer: Proposer) -> None:
+def test_a_classic_proposer_fills_a_night_and_tries_no_recipe_twice(tmp_path: Path, proposer: Proposer) -> None:
     folder = make_study(tmp_path)
-    run_study(folder, proposer=proposer, trials=14)
-    trials = folder.store.trials()
-    assert len({trial.recipe_key for trial in trials if trial.recipe_key}) == len(
-        [trial for trial in trials if trial.recipe_key]
-    ), "no recipe is tried twice"
+    assert run_study(folder, proposer=proposer, trials=14) == "14 trials done, as asked"
+    keys = [trial.recipe_key for trial in folder.store.trials() if trial.recipe_key]
+    assert len(keys) == len(set(keys)) == 1 + 14
     assert_git_and_database_agree(folder)
 
 

@@ -8,11 +8,11 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlite_utils import Database, Migrations
+from studies import Clock
 
 from autoresearch.config import DecisionRule
 from autoresearch.decide import Comparison, Noise, pool_noise
@@ -27,17 +27,6 @@ RECIPE = {"lr": 0.001, "n_layer": 4}
 PASSED = Verdict(True, None, "", {"lr": 0.002}, "faster", -0.01)
 COMPARISON = Comparison(0.02, 0.01, 9.0, 0.98)
 NOISE = Noise(0.02, 0.0, 9.0)
-
-
-class Clock:
-    """A second passes each time that it is asked."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(seconds=1)
-        return self.now
 
 
 @pytest.fixture
@@ -84,7 +73,7 @@ def test_a_database_is_migrated_once(store: Store) -> None:
     Store(store.path).close()
     assert other(store).execute(applied).fetchall() == before
     assert [name for name, _ in before] == [
-        "m001_trajectory", "m002_speed", "m003_imports", "m004_promotions", "m005_cancelled_runs",
+        "m001_trajectory", "m002_speed", "m003_imports", "m004_promotions", "m005_cancelled_runs", "m006_logical_time",
     ]  # fmt: skip
 
 
@@ -353,19 +342,16 @@ def test_only_complete_runs_are_scores(store: Store) -> None:
     assert pool_noise(store.scores().values(), DecisionRule()).dof == DecisionRule().prior_runs + 1
 
 
-def test_the_first_trial_with_a_recipe_is_the_one_that_tried_it(store: Store) -> None:
-    begin_trial(store, 1)
-    store.open_trial(0, Proposal("{}", "tpe"))
-    recipe = {**RECIPE, "lr": 0.002}
-    store.start_trial(2, PASSED, recipe, recipe_key(recipe), "abc", seed=0)
-    assert {key: found[0] for key, found in store.tried().items()} == {recipe_key(RECIPE): 0, recipe_key(recipe): 1}
-
-
 def test_a_text_of_any_kind_comes_back_as_it_was(store: Store) -> None:
     raw = "Robert'); DROP TABLE trials; -- \0 \x1b[31m \u202e \U0001f319 " + "x" * 100_000
     number = store.open_trial(0, Proposal(raw, "llm", prompt=raw, model="m'o\"d"))
     proposal = store.proposal(number)
     assert proposal is not None and (proposal["raw"], proposal["prompt"], proposal["model"]) == (raw, raw, "m'o\"d")
+
+
+def test_a_text_that_no_file_can_hold_does_not_stop_the_night(store: Store) -> None:
+    number = store.open_trial(0, Proposal("half a character: \ud800", "llm"))
+    assert (store.proposal(number) or {})["raw"] == "half a character: ?"
 
 
 def test_a_curve_comes_back_as_it_was(store: Store) -> None:

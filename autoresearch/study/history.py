@@ -1,0 +1,98 @@
+"""What a proposer knew at trial N: for the next trial, or rebuilt for any trial there was, whoever proposed it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from autoresearch import words
+from autoresearch.decide import pool_noise
+from autoresearch.errors import UserError
+from autoresearch.proposers.prompt import whole_prompt
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.store.terms import limits_of
+from autoresearch.trial import History, Trial
+from autoresearch.workers.machine import Machine
+from rails import Limits, Measurement
+
+
+def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
+    """For the trial that is to be proposed next, which changes the recipe of trial `parent`."""
+    store, settings = folder.store, folder.settings
+    limits = Limits(
+        budget=settings.whole_budget,
+        memory_bytes=settings.limits.memory_bytes or machine.memory_bytes,
+        run_seconds=settings.limits.run_seconds,
+        vocab_size=settings.data.vocab_size,
+        precisions=machine.precisions,
+        measurements=[Measurement(*measured) for measured in store.measurements()],
+        device=machine.kind,
+    )
+    deviation = pool_noise(store.scores().values(), settings.decision).deviation
+    return _history(folder, store.trials(), parent, limits, deviation)
+
+
+def at(folder: StudyFolder, number: int) -> History:
+    """As it was when trial `number` was proposed: what came of the trials in flight is not in it.
+
+    Where the study does not tell its limits and deviation of then (an import, or a study from before they were kept)
+    they are those of study.toml as far as it knows. Raises UserError for a trial that nobody proposed.
+    """
+    store = folder.store
+    trial, proposal = store.trial(number), store.proposal(number)
+    if trial is None or trial.parent is None:
+        raise UserError(f"study {folder.name} has no proposed trial {number}: they are 1 to {len(store.trials()) - 1}")
+    tick = store.opened_tick(number)
+    measurements = [Measurement(*measured) for measured in store.measurements(tick)]
+    limits_then, deviation = (proposal["limits"], proposal["deviation"]) if proposal else (None, None)
+    limits = limits_of(limits_then, measurements) if limits_then else _limits_of_settings(folder, measurements)
+    if deviation is None and not store.study()["source"]:
+        deviation = pool_noise(store.scores(tick).values(), folder.settings.decision).deviation
+    return _history(folder, store.trials_then(tick), trial.parent, limits, deviation)
+
+
+def prompt_at(folder: StudyFolder, number: int) -> str:
+    """What a model was asked for trial `number`, or would have been asked had its proposer been one."""
+    proposal = folder.store.proposal(number)
+    return (proposal and proposal["prompt"]) or whole_prompt(at(folder, number))
+
+
+def _history(
+    folder: StudyFolder, trials: Sequence[Trial], parent: int, limits: Limits, deviation: float | None
+) -> History:
+    known = [_with_stderr(trial, deviation) for trial in trials]
+    return History(
+        number=len(known),
+        seed=folder.settings.seed,
+        menu=folder.menu,
+        recipe=known[parent].recipe,
+        trials=known,
+        tried=_tried(known),
+        limits=limits,
+        deviation=deviation,
+    )
+
+
+def _with_stderr(trial: Trial, deviation: float | None) -> Trial:
+    """From the deviation of the moment, not from the one when the trial's last run ended."""
+    if trial.val_bpb is None or not trial.n_runs:
+        return trial
+    return replace(trial, val_bpb_stderr=None if deviation is None else deviation / trial.n_runs**0.5)
+
+
+def _tried(trials: Sequence[Trial]) -> dict[str, str]:
+    """recipe_key -> what came of the first trial with that recipe."""
+    found: dict[str, str] = {}
+    for trial in trials:
+        if trial.recipe_key and trial.recipe_key not in found:
+            found[trial.recipe_key] = words.tried(trial.number, trial.state, trial.decision, trial.val_bpb)
+    return found
+
+
+def _limits_of_settings(folder: StudyFolder, measurements: Sequence[Measurement]) -> Limits:
+    """What cannot have changed since the study's first run; the machine of then is not known."""
+    study, settings = folder.store.study(), folder.settings
+    if not study["source"]:
+        return Limits(settings.whole_budget, vocab_size=settings.data.vocab_size, measurements=measurements)
+    return Limits(settings.whole_budget if json.loads(study["source"])["budget_known"] else None)

@@ -1,0 +1,36 @@
+"""The trajectory as it stood when a trial was proposed: what came of it later is not in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autoresearch.study.store.rows import Rows
+from autoresearch.study.store.trajectory import sums_of_runs, trial_of
+from autoresearch.trial import Trial
+
+# What a trial's row holds until the trial is closed.
+STILL_OPEN: dict[str, Any] = dict.fromkeys(
+    ("decision", "rail", "val_bpb_stderr", "reference", "improvement", "improvement_low", "improvement_high",
+     "merge_commit", "finished_at"),
+) | {"state": "running", "reason": ""}  # fmt: skip
+
+
+class Past(Rows):
+    """What of the trajectory had happened before a tick."""
+
+    def opened_tick(self, trial: int) -> int:
+        """When the trial was opened, on the study's logical clock: it saw what has a lower tick."""
+        return int(self._one("SELECT opened_tick FROM trials WHERE number = ?", [trial])["opened_tick"])
+
+    def trials_then(self, before: int) -> list[Trial]:
+        """The trials that were opened before a tick, with their states and sums of then."""
+        sums = sums_of_runs(f"ended_tick < {int(before)}")
+        columns = ", ".join(f"{sql} AS then_{name}" for name, sql in sums.items())
+        rows = self._rows(f"SELECT *, {columns} FROM trials WHERE opened_tick < ? ORDER BY number", [before])
+        return [trial_of(_then(row, sums, before)) for row in rows]
+
+
+def _then(row: dict[str, Any], sums: dict[str, str], before: int) -> dict[str, Any]:
+    was_open = row["closed_tick"] is None or row["closed_tick"] >= before
+    row |= {name: row[f"then_{name}"] for name in sums} | (STILL_OPEN if was_open else {})
+    return row if row["state"] == "complete" else row | {"val_bpb": None}
