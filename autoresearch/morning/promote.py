@@ -138,7 +138,8 @@ class Promotion:
         self._take_stock()
         with self.show, polite_signals(self._hear):
             while self.crew.in_flight or (self._waiting and not self._signal):
-                self.crew.fill(self._next_task)
+                for run in self.crew.hand_out(self._next_task):
+                    self.show.begun(run)
                 match self.crew.next_event():
                     case events.Progress() as event:
                         self.show.progress(event)
@@ -183,7 +184,6 @@ class Promotion:
             place=self._path(run),
             score_test=True,
         )
-        self.show.begun(run)
         return Task(run, request, settings.limits.run_seconds * run.factor)
 
     def _write_down(self, ended: Ended[LongRun]) -> None:

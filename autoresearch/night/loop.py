@@ -53,7 +53,8 @@ class StudyLoop:
     def run(self) -> str:
         self._recover()
         while True:
-            self.crew.fill(self._next_task)
+            for run in self.crew.hand_out(self._next_task):
+                self.observer.run_started(run, self._trial(run.trial))
             if not self.crew.in_flight and (reason := self._end()):
                 self.store.log("ended", reason)
                 return reason
@@ -76,20 +77,18 @@ class StudyLoop:
         run = self._next_run()
         if run is None:
             return None
-        trial = self._trial(run.trial)
         request = make_request(
             self.folder,
             self.machine,
             self.data_dir,
             run_id=run.id,
-            recipe=trial.recipe,
+            recipe=self._trial(run.trial).recipe,
             seed=run.seed,
             budget=self.settings.whole_budget,
             place=self.folder.run_folder(run.id),
             score_test=run.purpose == "reference",
         )
         self.store.hand_out_run(run)
-        self.observer.run_started(run, trial)
         return Task(run, request, self.settings.limits.run_seconds, run.attempts)
 
     def _next_run(self) -> Run | None:

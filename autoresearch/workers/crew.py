@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -55,13 +55,14 @@ class Crew(Generic[R]):
         self._launcher, self._max_attempts = launcher, max_attempts
         self._attempts: dict[str, int] = {}
 
-    def fill(self, next_task: Callable[[], Task[R] | None]) -> None:
-        """Asks for runs until every worker has one, or there is none to begin just now.
+    def hand_out(self, next_task: Callable[[], Task[R] | None]) -> Iterator[R]:
+        """Asks for runs until every worker has one, or there is none to begin just now; yields each once it has begun.
 
         A run that was lost is asked for like any other: whose turn it is, the caller knows.
         """
         while len(self.in_flight) < self._launcher.capacity and (task := next_task()):
             self.submit(task)
+            yield task.run
 
     def submit(self, task: Task[R]) -> None:
         """Hands out one run, which a worker must be free for."""

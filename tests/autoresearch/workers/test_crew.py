@@ -43,7 +43,7 @@ class Runs:
     def work(self, crew: Crew[str]) -> Iterator[Ended[str] | Lost[str]]:
         """Until all is done."""
         while True:
-            crew.fill(self.next)
+            list(crew.hand_out(self.next))
             if not crew.in_flight:
                 return
             event = crew.next_event()
@@ -62,14 +62,12 @@ def ended(crew: Crew[str]) -> Ended[str]:
 def test_every_worker_has_a_run_and_no_run_is_asked_for_too_early(launcher: LocalLauncher, tmp_path: Path) -> None:
     crew: Crew[str] = Crew(launcher)
     runs = Runs(tmp_path, a=WAITS, b=WAITS, c={})
-    crew.fill(runs.next)
-    assert crew.in_flight == {"a": "a", "b": "b"} and list(runs.waiting) == ["c"]
-    crew.fill(runs.next)
-    assert list(runs.waiting) == ["c"], "nobody is free"
+    assert list(crew.hand_out(runs.next)) == ["a", "b"] == list(crew.in_flight)
+    assert list(crew.hand_out(runs.next)) == [] and list(runs.waiting) == ["c"], "nobody is free"
     crew.cancel("b")
     assert ended(crew).run == "b"
-    crew.fill(runs.next)
-    assert crew.in_flight == {"a": "a", "c": "c"} and not runs.waiting
+    assert list(crew.hand_out(runs.next)) == ["c"]
+    assert crew.in_flight == {"a": "a", "c": "c"}
     end = ended(crew)
     assert (end.run, end.result.state) == ("c", "complete") and end.energy.joules > 0
     assert crew.in_flight == {"a": "a"}
@@ -77,7 +75,7 @@ def test_every_worker_has_a_run_and_no_run_is_asked_for_too_early(launcher: Loca
 
 def test_nothing_to_hand_out_is_nothing_to_hear(launcher: LocalLauncher, tmp_path: Path) -> None:
     crew: Crew[str] = Crew(launcher)
-    crew.fill(Runs(tmp_path).next)
+    assert list(crew.hand_out(Runs(tmp_path).next)) == []
     assert crew.next_event(0) is None and not crew.in_flight
 
 
@@ -118,13 +116,13 @@ def test_a_cancelled_run_is_a_result_of_its_own_kind_and_its_worker_stays_warm(t
     try:
         crew: Crew[str] = Crew(launcher)
         runs = Runs(tmp_path, a=WAITS, b={})
-        crew.fill(runs.next)
+        assert len(list(crew.hand_out(runs.next))) == 1
         assert isinstance(crew.next_event(30.0), Progress)
         crew.cancel("nobody")
         crew.cancel("a")
         assert ended(crew).result.state == "cancelled"
         crew.cancel("a")
-        crew.fill(runs.next)
+        assert len(list(crew.hand_out(runs.next))) == 1
         assert ended(crew).result.state == "complete"
         assert pid(tmp_path / "a") == pid(tmp_path / "b")
     finally:
