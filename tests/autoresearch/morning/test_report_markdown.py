@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from tests.autoresearch.sample_facts import HOSTILE, promotions, sample
-from tests.autoresearch.studies import BAD, GOOD, change, make_study, query, run_study
+from sample_facts import HOSTILE, promotions, sample
+from studies import BAD, GOOD, change, make_study, query, run_study
 
 from autoresearch.morning.report.facts import facts
 from autoresearch.morning.report.markdown import code, markdown, text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.autoresearch.studies import BAD, GOOD, change, make_study, query, run_study
+from studies import BAD, GOOD, change, make_study, query, run_study
 
 from autoresearch.config import PRESETS, parse_settings
 from autoresearch.errors import UserError
