@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from studies import BAD, GOOD, assert_git_and_database_agree, change, make_study, query, run_study
@@ -16,7 +17,7 @@ from autoresearch.study.workspace import Workspace
 from autoresearch.workers.local import LocalLauncher
 
 ANSWERS = [change("lr", 99.0), change("lr", GOOD), change("lr", BAD)]
-SHORT = {
+SHORT: dict[str, Any] = {
     "decision__baseline_runs": 2,
     "decision__reference_runs": 3,
     "decision__reference_max": 3,
