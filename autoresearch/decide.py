@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
+from autoresearch import words
 from autoresearch.config import DecisionRule
 
 Runs = Mapping[int, float]  # seed -> val_bpb
@@ -129,7 +130,7 @@ def decide(candidate: Runs, reference: Runs, noise: Noise, rule: DecisionRule) -
     asked = 1 - (1 - rule.confidence) / EFFECTIVE_LOOKS
     n, missing = len(candidate), max(0, rule.reference_runs - len(reference))
     z = (result.improvement - rule.min_improvement) / result.stderr
-    chance = f"P(better) {result.probability:.4f} after {n} run{'s' if n > 1 else ''}"
+    chance = f"P(better) {result.probability:.4f} after {words.count(n, 'run')}"
     if n >= 2 and result.probability >= asked:
         if missing:
             return Decision("replicate", f"{chance}: the reference needs more runs", result, 0, missing)

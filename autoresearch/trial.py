@@ -12,7 +12,7 @@ from rails import Limits, Menu
 Value = bool | int | float | str
 Recipe = dict[str, Value]
 TrialState = Literal["proposed", "blocked", "running", "complete", "failed", "timed_out", "abandoned"]
-RunState = Literal["queued", "running", "complete", "failed"]
+RunState = Literal["queued", "running", "complete", "failed", "cancelled"]
 # Only runs for a reference score the test text: no decision may depend on it.
 Purpose = Literal["candidate", "reference"]
 # Stands for a moment that the source of an imported study does not tell.
@@ -49,6 +49,13 @@ class Trial:
     energy_source: str | None
     started_at: str
     finished_at: str | None
+
+    @property
+    def outcome(self) -> str:
+        """keep, discard, baseline, or the state of a trial that was not decided."""
+        if self.number == 0 and self.state == "complete":
+            return "baseline"
+        return self.decision or self.state
 
 
 @dataclass(frozen=True)

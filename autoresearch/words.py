@@ -45,10 +45,10 @@ def percent(share: float | None) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """So many significant digits at least, never 1e+04."""
+    """So many significant digits at least, zeros too, and never 1e+04: "0.0300", "21,382"."""
     if value is None:
         return NONE
-    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+    return f"{value:#.{digits}g}".removesuffix(".") if abs(value) < 10**digits - 0.5 else f"{value:,.0f}"
 
 
 def count(n: int, noun: str, many: str | None = None) -> str:
@@ -58,6 +58,16 @@ def count(n: int, noun: str, many: str | None = None) -> str:
 
 def plural(n: int, noun: str, many: str | None = None) -> str:
     return noun if n == 1 else many or f"{noun}s"
+
+
+def run(trial: int, seed: int) -> str:
+    """ "trial 3 seed 1"."""
+    return f"trial {trial} seed {seed}"
+
+
+def ending(val_bpb: float | None, outcome: str, message: str) -> str:
+    """ "val_bpb 2.8115", "diverged: loss is NaN": what came of a run."""
+    return f"{state(outcome)}: {message}" if val_bpb is None else f"val_bpb {bpb(val_bpb)}"
 
 
 def numbers(found: Iterable[int]) -> str:
@@ -75,8 +85,8 @@ def energy(joules: float | None, sources: Iterable[str] = ()) -> str:
 
 
 def money(amount: float, currency: str) -> str:
-    """ "12.30 EUR", "0.00044 EUR"."""
-    return f"{amount:,.2f} {currency}" if amount >= 1 else f"{amount:.2g} {currency}"
+    """ "12.30 EUR"; what would round to nothing says so."""
+    return f"{amount:,.2f} {currency}" if amount == 0 or amount >= 0.01 else f"under 0.01 {currency}"
 
 
 def duration(seconds: float | None) -> str:

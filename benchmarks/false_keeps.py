@@ -36,7 +36,7 @@ class Tally:
         half = 1.96 * (rate * (1 - rate) / self.trials) ** 0.5
         own, all_runs = self.candidate_runs / self.trials, (self.candidate_runs + self.reference_runs) / self.trials
         return (
-            f"{label:<44} kept {100 * rate:6.2f} % +- {100 * half:.2f}   runs a trial {own:.2f}"
+            f"{label:<44} kept {100 * rate:6.2f} % ± {100 * half:.2f}   runs a trial {own:.2f}"
             f"   with the incumbent's own {all_runs:.2f}"
         )
 

@@ -19,7 +19,6 @@ from autoresearch.night.loop import StudyLoop
 from autoresearch.proposers.classic import TpeProposer
 from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.trial import from_iso
-from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import look
 
@@ -28,7 +27,7 @@ def night(home: Path, workers: int, trials: int) -> StudyFolder:
     machine = look("cpu")
     folder = create_study(home, f"workers-{workers}", "cpu-nano", machine, {})
     data_dir = folder.prepare_data()
-    launcher = LocalLauncher(["cpu"] * workers, EnergyMeter(EnergySettings()), folder.path / "workers.log")
+    launcher = LocalLauncher(["cpu"] * workers, EnergySettings(), folder.path / "workers.log")
     stop = StopRule(folder, LimitSettings(trials=trials))
     try:
         StudyLoop(folder, launcher, TpeProposer(), machine, data_dir, stop).run()

@@ -20,8 +20,9 @@ ORDER = [
     ["evidence", "exchange"],
     ["study"],
     ["workers", "proposers"],
-    ["decide", "words"],
-    ["config", "trial"],
+    ["decide"],
+    ["words"],
+    ["config", "trial", "facts"],
     ["errors"],
     ["__init__"],
 ]
@@ -31,10 +32,23 @@ INSIDE = {
     "night": [["session", "daemon"], ["loop", "display"], ["limits"], ["__init__"]],
     "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
-    "terminal": [["longer_runs", "plan"], ["views"], ["bars", "signals"], ["__init__"]],
-    "evidence": [["status", "meters", "longer_runs"], ["__init__"], ["evidence"]],
+    "terminal": [
+        ["outcome"],
+        ["longer_runs", "meters", "plan", "status", "trials"],
+        ["bars", "console", "signals"],
+        ["__init__"],
+    ],
+    "evidence": [["status"], ["sentences"], ["meters", "longer_runs"], ["__init__"], ["evidence"]],
     "study": [["requests"], ["folder"], ["store"], ["workspace", "preset", "observer", "messages"], ["__init__"]],
-    "workers": [["doctor"], ["local"], ["launcher"], ["energy", "machine"], ["nvml"], ["__init__"]],
+    "workers": [
+        ["doctor"],
+        ["crew", "local"],
+        ["process"],
+        ["launcher"],
+        ["energy", "machine"],
+        ["nvml"],
+        ["__init__"],
+    ],
     "proposers": [["__init__"], ["llm"], ["classic", "prompt"], ["proposer"]],
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.

@@ -1,7 +1,8 @@
-"""What a launcher and a worker say to each other: a request file in, a result file out."""
+"""What a launcher and a worker say to each other: a request file in, a result file out, and how a run is cancelled."""
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 Message = TypeVar("Message", "RunRequest", "RunResult")
 
 BUDGET_UNITS = ("tokens", "steps", "seconds")
-STATES = ("complete", "failed")
+STATES = ("complete", "failed", "cancelled")
 # The last two are the launcher's findings: a worker that hangs or dies cannot report it.
 FAILURES = ("diverged", "out_of_memory", "error", "timed_out", "worker_died")
 
@@ -69,7 +70,7 @@ class RunResult:
     run_id: str
     seed: int
     state: str  # one of STATES
-    failure: str | None = None  # one of FAILURES; None for a complete run
+    failure: str | None = None  # one of FAILURES; None unless failed
     message: str = ""  # one line for a person; empty for a complete run
     failed_step: int | None = None  # the step, counted from 1, whose loss went wrong
     val_bpb: float | None = None  # bits per byte of the validation text; None unless complete and scored
@@ -120,6 +121,20 @@ class RunResult:
     def write(self, path: str | Path) -> None:
         """Writes the file so that a reader sees all of it or none. Raises ValueError for NaN or infinity."""
         _write(asdict(self), path)
+
+
+def cancel_line(run_id: str) -> str:
+    """What a worker reads on stdin, between the paths of requests: end that run between two steps."""
+    return json.dumps({"cancel": run_id})
+
+
+def cancelled_run(line: str) -> str | None:
+    """The run that the line asks to end; None for any other line."""
+    with suppress(ValueError):
+        message = json.loads(line)
+        if isinstance(message, dict) and isinstance(message.get("cancel"), str):
+            return message["cancel"]
+    return None
 
 
 def _read(kind: type[Message], path: str | Path) -> Message:

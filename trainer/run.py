@@ -21,7 +21,7 @@ from trainer.data.dataset import Dataset
 from trainer.flops import flops_per_token, peak_flops
 from trainer.memory import MemoryPeak, keep_freed_memory, return_freed_memory
 from trainer.metric import bits_per_byte
-from trainer.parallel import Cost, Processes
+from trainer.parallel import Cost, Processes, of_first
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe
 from trainer.schedule import Schedule
@@ -34,16 +34,21 @@ MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory"
 Report = Callable[[str, int, int, float], None]
 
 
-def execute(request: RunRequest, report: Report) -> RunResult:
+class Cancelled(Exception):
+    """Nobody wants the run any more."""
+
+
+def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool] = lambda: False) -> RunResult:
     """Trains and scores one request; a failure of any kind is a result too.
 
     report: called with phase (train, val, test), steps done, steps in all, latest training loss.
+    is_cancelled: asked after each report; of several processes the first one's answer counts.
     """
     keep_freed_memory()
     started_at, started, cpu_started = _now(), time.perf_counter(), time.process_time()
     facts: dict[str, Any] = {}
     try:
-        outcome = _train_and_score(request, report, facts, started)
+        outcome = _train_and_score(request, report, is_cancelled, facts, started)
     except Exception as error:
         # The user's slip needs its one line; anything else needs the place as well.
         traceback.print_exc(file=sys.stderr)
@@ -66,7 +71,9 @@ def execute(request: RunRequest, report: Report) -> RunResult:
     )
 
 
-def _train_and_score(request: RunRequest, report: Report, facts: dict[str, Any], started: float) -> dict[str, Any]:
+def _train_and_score(
+    request: RunRequest, report: Report, is_cancelled: Callable[[], bool], facts: dict[str, Any], started: float
+) -> dict[str, Any]:
     """The outcome; what is known of the run by the way goes into `facts`, so that it outlives a failure."""
     recipe = Recipe.from_mapping(request.recipe)
     processes = Processes.of_run(request.tensor_parallel, request.data_parallel)
@@ -84,6 +91,9 @@ def _train_and_score(request: RunRequest, report: Report, facts: dict[str, Any],
     def watch(phase: str, step: int, steps: int, loss: float) -> None:
         peak.sample()
         report(phase, step, steps, loss)
+        # Here all processes are at the same step, with every loss so far read.
+        if of_first(is_cancelled()):
+            raise Cancelled
 
     try:
         backend = backend_named(request.backend)
@@ -114,6 +124,9 @@ def _train_and_score(request: RunRequest, report: Report, facts: dict[str, Any],
             message = f"diverged by step {spent.steps}: the trained model's scores are not finite"
             return _diverged(spent.steps, message)
         return {"state": "complete", **scores}
+    except Cancelled:
+        facts.setdefault("train_seconds", time.perf_counter() - ready)
+        return {"state": "cancelled", "message": f"cancelled after step {len(losses.values)}"}
     finally:
         facts |= {
             "steps": len(losses.values),

@@ -1,7 +1,8 @@
 """The warm worker: `python -m trainer.worker` reads request paths on stdin, answers in files, tells progress on stdout.
 
-Each line on stdin is the path of a request file (trainer.protocol). Each line on stdout is one JSON event:
-ready, start, progress, done, refused. The worker lives as long as its stdin is open.
+Each line on stdin is the path of a request file, or {"cancel": run_id}, which ends that run between two steps
+(trainer.protocol). Each line on stdout is one JSON event: ready, start, progress, done, refused. The worker lives as
+long as its stdin is open.
 """
 
 import json
@@ -11,10 +12,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.protocol import RunRequest
+from trainer.protocol import RunRequest, cancelled_run
 
 SECONDS_BETWEEN_PROGRESS = 0.5
 SECONDS_BETWEEN_LOOKS = 0.5  # at whether torchrun is still there
@@ -42,14 +45,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    requests, events = _take_pipes()
+    lines, events = _take_pipes()
 
     from trainer import parallel
 
     tell = Teller(events if parallel.world_rank() == 0 else None)
-    paths: queue.SimpleQueue[str] = queue.SimpleQueue()
+    orders = Orders()
     if parallel.world_rank() == 0:
-        threading.Thread(target=_read_until_parent_is_gone, args=(requests, paths), daemon=True).start()
+        threading.Thread(target=orders.read_until_parent_is_gone, args=(lines,), daemon=True).start()
     if parallel.world_size() > 1:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
@@ -59,10 +62,34 @@ def main() -> None:
     tell("ready", pid=os.getpid())
     while True:
         try:
-            path = parallel.of_first(paths.get() if parallel.world_rank() == 0 else "")
+            number, path = parallel.of_first(orders.next() if parallel.world_rank() == 0 else (0, ""))
         except RuntimeError:  # the first has ended, and with it the pipe that requests come by
             os._exit(0)
-        _serve(path, tell)
+        _serve(path, tell, partial(orders.is_cancelled, since=number))
+
+
+class Orders:
+    """What the lines on stdin ask for: runs, one after another, and the end of one before its time."""
+
+    def __init__(self) -> None:
+        self._paths: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._cancelled: dict[str, int] = {}  # run id -> number of the line that said so
+
+    def read_until_parent_is_gone(self, lines: IO[str]) -> None:
+        for number, line in enumerate(lines):
+            if (run_id := cancelled_run(line)) is not None:
+                self._cancelled[run_id] = number
+            elif line.strip():
+                self._paths.put((number, line.strip()))
+        os._exit(0)  # at once, in the middle of a step too: a run that nobody waits for must not hold the machine
+
+    def next(self) -> tuple[int, str]:
+        """Line number and path of the next request; waits for it."""
+        return self._paths.get()
+
+    def is_cancelled(self, run_id: str, since: int) -> bool:
+        """Whether a line after the run's own asks for its end; one before it meant an earlier attempt."""
+        return self._cancelled.get(run_id, -1) > since
 
 
 class Teller:
@@ -91,7 +118,7 @@ class Teller:
         self("progress", run_id=run_id, phase=phase, step=step, steps=steps, loss=finite)
 
 
-def _serve(path: str, tell: Teller) -> None:
+def _serve(path: str, tell: Teller, is_cancelled: Callable[[str], bool]) -> None:
     from trainer import parallel
     from trainer.run import execute, is_usable
 
@@ -101,7 +128,9 @@ def _serve(path: str, tell: Teller) -> None:
         tell("refused", path=path, message=str(error))
         return
     tell("start", run_id=request.run_id)
-    result = execute(request, lambda *facts: tell.progress(request.run_id, *facts))
+    result = execute(
+        request, lambda *facts: tell.progress(request.run_id, *facts), lambda: is_cancelled(request.run_id)
+    )
     if parallel.world_rank() == 0:
         try:
             result.write(request.result_path)
@@ -120,20 +149,13 @@ def _serve(path: str, tell: Teller) -> None:
 
 def _take_pipes() -> tuple[IO[str], IO[str]]:
     """stdin and stdout for the protocol alone: whatever a library reads or prints goes to /dev/null and stderr."""
-    requests, events = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    lines, events = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return requests, events
-
-
-def _read_until_parent_is_gone(requests: IO[str], paths: "queue.SimpleQueue[str]") -> None:
-    for line in requests:
-        if line.strip():
-            paths.put(line.strip())
-    os._exit(0)  # at once, in the middle of a step too: a run that nobody waits for must not hold the machine
+    return lines, events
 
 
 def _end_with(parent: int) -> None:

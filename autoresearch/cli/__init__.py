@@ -6,6 +6,7 @@ import sys
 from autoresearch.cli import night, look, morning, machine
 from autoresearch.cli.app import app
 from autoresearch.errors import UserError
+from autoresearch.terminal.console import accept_any_encoding
 from rails import RailsError
 
 __all__ = ["app", "main"]
@@ -13,6 +14,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point: turns the person's mistakes into one line on stderr and exit code 2."""
+    accept_any_encoding()
     try:
         app()
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -14,27 +13,31 @@ from autoresearch.errors import UserError
 @command("autoresearch status mine --json")
 def status(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """Where the study stands: baseline, incumbent, noise, energy, what is in flight."""
-    from autoresearch.evidence import status as evidence_status
-    from autoresearch.terminal import views
+    from autoresearch.evidence.status import status
+    from autoresearch.facts import to_json
+    from autoresearch.terminal.console import make_console
+    from autoresearch.terminal.status import status_view
 
-    facts = evidence_status.status(open_study(name, home))
+    found = status(open_study(name, home))
     if as_json:
-        print(json.dumps(facts, indent=1))
+        print(to_json(found, indent=1))
     else:
-        views.make_console().print(views.status_view(facts))
+        make_console().print(status_view(found))
 
 
 @command("autoresearch trials mine --json")
 def trials(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """All trials, one line each."""
     from autoresearch.evidence import Evidence
-    from autoresearch.terminal import views
+    from autoresearch.facts import to_json
+    from autoresearch.terminal.console import make_console
+    from autoresearch.terminal.trials import trials_table
 
     evidence = Evidence(open_study(name, home))
     if as_json:
-        print(json.dumps([views.trial_facts(trial) for trial in evidence.trials], indent=1))
+        print(to_json(evidence.trials, indent=1))
     else:
-        views.make_console().print(views.trials_table(evidence))
+        make_console().print(trials_table(evidence))
 
 
 @command("autoresearch show mine 7")
@@ -43,18 +46,18 @@ def show(
 ) -> None:
     """Everything about one trial: change, hypothesis, answer, runs, diff."""
     from autoresearch.evidence import Evidence
-    from autoresearch.terminal import views
+    from autoresearch.terminal.console import make_console
+    from autoresearch.terminal.trials import trial_view
     from rails import render_recipe
 
     study = open_study(name, home)
-    trial = study.store.trial(number)
-    if trial is None:
-        raise UserError(f"study {name} has no trial {number}: its last is {len(study.store.trials()) - 1}")
-    parent = study.store.trial(trial.parent) if trial.parent is not None else None
+    evidence = Evidence(study)
+    if number >= len(evidence.trials):
+        raise UserError(f"study {name} has no trial {number}: its last is {len(evidence.trials) - 1}")
+    trial = evidence.trials[number]
+    parent = evidence.trials[trial.parent] if trial.parent is not None else None
     diff = ""
     if trial.recipe and parent and parent.commit:
         diff = study.workspace.diff(parent.commit, render_recipe(trial.recipe))
-    runs, proposal = study.store.runs(number), study.store.proposal(number)
-    views.make_console().print(
-        views.trial_view(trial, runs, proposal, parent.recipe if parent else {}, diff, Evidence(study).noise)
-    )
+    proposal = study.store.proposal(number)
+    make_console().print(trial_view(evidence, trial, evidence.runs[number], proposal, diff))

@@ -35,7 +35,7 @@ def sweep(
     """Measure speed, memory and power over batch size, sequence length and precision. Needs no study."""
     from autoresearch.study import folder
     from autoresearch.sweep.command import make_grid, sweep
-    from autoresearch.terminal import views
+    from autoresearch.terminal.console import make_console
     from autoresearch.workers.machine import look
 
     machine = look()
@@ -43,7 +43,7 @@ def sweep(
     grid = make_grid(
         preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile
     )
-    sweep(grid, folder.home(home), out, views.make_console())
+    sweep(grid, folder.home(home), out, make_console())
 
 
 @command("autoresearch doctor")

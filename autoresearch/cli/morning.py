@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from autoresearch import words
 from autoresearch.cli.app import AsJson, Home, Name, command, open_study
 
 File = Annotated[Path, typer.Argument(help="The file to read.", show_default=False)]
@@ -44,16 +44,16 @@ def serve(
 @command("autoresearch inspect mine --json")
 def inspect(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """What the search explored, how often it repeated itself, and how much of its best number is luck."""
-    from dataclasses import asdict
-
     from autoresearch.evidence.meters import meters_of
-    from autoresearch.terminal import views
+    from autoresearch.facts import to_json
+    from autoresearch.terminal.console import make_console
+    from autoresearch.terminal.meters import meters_view
 
     meters = meters_of(open_study(name, home))
     if as_json:
-        print(json.dumps(asdict(meters), indent=1))
+        print(to_json(meters, indent=1))
     else:
-        views.make_console().print(views.meters_view(meters))
+        make_console().print(meters_view(meters))
 
 
 @command("autoresearch import theirs trajectory.jsonl --format jsonl")
@@ -74,8 +74,8 @@ def import_trajectory(
         print(f"warning: {text}", file=sys.stderr)
 
     made = import_study(folder.home(home), name, file, format, menu, warn)
-    trials = len(made.store.trials()) - 1
-    print(f"study {name} made in {made.path}, {trials} trials; next: autoresearch inspect {name}")
+    trials = words.count(len(made.store.trials()) - 1, "trial")
+    print(f"study {name} made in {made.path}, {trials}; next: autoresearch inspect {name}")
 
 
 @command("autoresearch export mine --format results-tsv")
@@ -107,21 +107,22 @@ def promote(
     home: Home = None,
 ) -> None:
     """Train the best recipes for longer, on fresh seeds: does the ranking hold before anyone pays for a big run?"""
-    from autoresearch.evidence import longer_runs
+    from autoresearch.evidence.longer_runs import longer_runs
+    from autoresearch.facts import to_json
     from autoresearch.morning.promote import promote
     from autoresearch.study.folder import RunnerLock
-    from autoresearch.terminal import views
+    from autoresearch.terminal.console import make_console, say
     from autoresearch.terminal.longer_runs import longer_runs_view
 
-    study, console = open_study(name, home), views.make_console()
+    study, console = open_study(name, home), make_console()
     with RunnerLock(study.path):
         ended = promote(study, console, top=top, budget_factor=budget_factor, seeds=seeds)
-    found = longer_runs.facts(study)
+    found = longer_runs(study)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(to_json(found, indent=1))
     else:
         console.print(longer_runs_view(found))
-        console.print(f"Ended: {ended}.", markup=False, soft_wrap=True)
+        say(console, f"Ended: {ended}.")
 
 
 @command("autoresearch plan mine --hardware h100-sxm --gpus 8")
@@ -138,13 +139,14 @@ def plan(
     home: Home = None,
 ) -> None:
     """Tokens, hours, kWh and money of a full pretrain of the best recipe, every assumption printed."""
+    from autoresearch.facts import to_json
     from autoresearch.morning.plan import make_plan
-    from autoresearch.terminal import views
+    from autoresearch.terminal.console import make_console
     from autoresearch.terminal.plan import plan_view
 
     study = open_study(name, home)
     made = make_plan(study, hardware, tokens=tokens, gpus=gpus, owned=owned, table=hardware_file)
     if as_json:
-        print(json.dumps(made, indent=1))
+        print(to_json(made, indent=1))
     else:
-        views.make_console().print(plan_view(made))
+        make_console().print(plan_view(made))

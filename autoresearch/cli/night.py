@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +61,7 @@ def init(
 def prepare(name: Name, home: Home = None) -> None:
     """Prepare the study's text: tokenizer, splits, memory maps. `run` does it too when it is missing."""
     from autoresearch.terminal.bars import PrepareProgress
-    from autoresearch.terminal.views import make_console
+    from autoresearch.terminal.console import make_console
     from trainer.data import manifest_of
 
     study = open_own(name, home)
@@ -75,7 +76,8 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
     """Run trials now, until a limit, a time, or Ctrl-C (once: at the trial boundary; twice: at once)."""
     from autoresearch.night.daemon import next_time, zone
     from autoresearch.night.session import Night
-    from autoresearch.terminal.views import make_console
+    from autoresearch.terminal.console import make_console
+    from autoresearch.terminal.outcome import show_outcome
 
     study, console = open_own(name, home), make_console()
     try:
@@ -85,7 +87,7 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
     asked = {"trials": trials, "hours": hours}
     limits = study.settings.limits.model_copy(update={key: value for key, value in asked.items() if value is not None})
     reason = night(study, console, lambda display: Night(study, display, limits=limits, until=end))
-    show_outcome(study, console, reason)
+    show_outcome(console, study, reason)
 
 
 def night(study: StudyFolder, console: Console, make: Callable[[Display], Night]) -> str:
@@ -107,23 +109,20 @@ def daemon(name: Name, home: Home = None) -> None:
     from autoresearch.night.daemon import Daemon
     from autoresearch.night.session import Night
     from autoresearch.study.folder import RunnerLock
+    from autoresearch.terminal.console import make_console, say
     from autoresearch.terminal.signals import polite_signals
-    from autoresearch.terminal.views import make_console
 
     study, console = open_own(name, home), make_console()
-
-    def note(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
 
     daemon = Daemon(
         study,
         lambda end: night(study, console, lambda display: Night(study, display, until=end, on_signal=daemon.stop)),
-        note,
+        partial(say, console),
     )
     with RunnerLock(study.path, "daemon"), polite_signals(lambda name: daemon.stop()):
         if study.store.control == "stop":
             study.store.set_control("run", "started again")
-        note(f"daemon {daemon.run()}")
+        say(console, f"daemon {daemon.run()}")
 
 
 @command('autoresearch propose mine --knob lr --value 0.001 --reason "lower is calmer"')
@@ -183,11 +182,11 @@ def calibrate(
 ) -> None:
     """Measure the noise: run the baseline on more seeds and say what a gain must exceed to be seen."""
     from autoresearch.evidence import Evidence
-    from autoresearch.evidence.status import status
+    from autoresearch.evidence.sentences import improved, noise
     from autoresearch.night.session import Night
-    from autoresearch.terminal import views
+    from autoresearch.terminal.console import make_console, say
 
-    study, console = open_own(name, home), views.make_console()
+    study, console = open_own(name, home), make_console()
 
     def only_the_baseline(display: Display) -> Night:
         study.store.queue_runs([(0, seed, "reference") for seed in range(seeds)])
@@ -196,46 +195,6 @@ def calibrate(
         return session
 
     night(study, console, only_the_baseline)
-    noise = Evidence(study).noise
-    share = noise.deviation / status(study)["baseline"]["val_bpb"]
-    console.print(views.outcome_line(status(study)), markup=False, soft_wrap=True)
-    console.print(
-        f"One run deviates by {noise.deviation:.4f} bits per byte, {100 * share:.2f} % "
-        f"({noise.dof:.0f} degrees of freedom, the prior's included). A gain of {2 * noise.deviation:.4f} is found "
-        f"nine times in ten; one of {noise.deviation:.4f} seldom.",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def show_outcome(study: StudyFolder, console: Console, reason: str) -> None:
-    """The end of a night: the table, what came of it, and what to do next."""
-    from autoresearch.evidence import Evidence
-    from autoresearch.evidence.status import status
-    from autoresearch.terminal import views
-
-    console.print(views.trials_table(Evidence(study), last=40))
-    facts = status(study)
-    energy = views.energy_text(facts["energy_joules"], facts["energy_sources"])
-    inside = study.path.is_relative_to(Path.cwd())
-    path = study.path.relative_to(Path.cwd()) if inside else study.path
-    following = {
-        f"autoresearch serve {study.name}": "the report as a live page, and questions in SQL",
-        f"git -C {path}/recipe log --oneline --first-parent incumbent": "the story so far",
-        f"autoresearch show {study.name} 1": "one trial, whole",
-        f"autoresearch propose {study.name} --knob lr --value 0.002": "an idea of your own",
-        f"autoresearch run {study.name} --hours 8": "go on",
-        f"autoresearch promote {study.name}": "does the gain last at a longer budget?",
-    }
-    width = max(map(len, following))
-    for text in (
-        "",
-        views.outcome_line(facts),
-        f"Ended: {reason}. {facts['runs']} runs so far, {energy}, {facts['cost']:.3f} {facts['currency']}.",
-        "",
-        "Next (autoresearch is in .venv/bin):",
-        *(f"  {line:<{width}}   {what}" for line, what in following.items()),
-        "",
-        f"Report: {path}/report/index.html",
-    ):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    evidence = Evidence(study)
+    say(console, improved(evidence))
+    say(console, noise(evidence))

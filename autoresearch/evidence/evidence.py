@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+from autoresearch import words
 from autoresearch.decide import Noise, Runs, pool_noise
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe, Run, Trial
+from autoresearch.workers.energy import JOULES_PER_KWH
 
 # Trials of an imported study may share a recipe; their seeds are then told apart, for they do not pair.
 SEEDS_PER_TRIAL = 100_000
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower one recipe's bits per byte are than another's, and half of the 95 % interval of that."""
+
+    value: float
+    half_interval: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return abs(self.value) > self.half_interval
+
+
+@dataclass(frozen=True)
+class BestRun:
+    """The lowest val_bpb of any one run, and the trial that it belongs to."""
+
+    val_bpb: float
+    trial: Trial
 
 
 @dataclass(frozen=True)
@@ -56,9 +79,43 @@ class Evidence:
         """Of one run; None where the source of an import does not tell it."""
         return None if self.source and not self.source["budget_known"] else self.folder.settings.whole_budget
 
-    @property
+    @cached_property
+    def joules(self) -> float | None:
+        """Of all runs of the search; None where nobody wrote any energy down."""
+        found = [run.energy_joules for runs in self.runs.values() for run in runs if run.energy_joules is not None]
+        return sum(found) if found else None
+
+    @cached_property
+    def cost(self) -> float | None:
+        """Of that energy, in the currency of study.toml."""
+        return None if self.joules is None else self.joules / JOULES_PER_KWH * self.folder.settings.energy.price_per_kwh
+
+    @cached_property
     def energy_sources(self) -> list[str]:
         return sorted({run.energy_source for runs in self.runs.values() for run in runs if run.energy_source})
+
+    @property
+    def n_ended(self) -> int:
+        """Runs that have ended, one way or another."""
+        return sum(run.finished_at is not None for runs in self.runs.values() for run in runs)
+
+    def best_run(self, without: str | None = None) -> BestRun | None:
+        """The lowest single number, which owes some of its lead to luck; `without` leaves out one recipe's runs."""
+        found = [
+            BestRun(run.val_bpb, trial)
+            for trial in self.trials
+            for run in self.runs[trial.number]
+            if run.val_bpb is not None and self.key(trial) in self.scores and self.key(trial) != without
+        ]
+        return min(found, key=lambda best: best.val_bpb, default=None)
+
+    def before(self, trial: Trial) -> Recipe:
+        """The recipe that the trial changed; empty for the baseline."""
+        return self.trials[trial.parent].recipe if trial.parent is not None else {}
+
+    def change(self, trial: Trial) -> str:
+        """What it changed, in words; empty for the baseline."""
+        return words.change(trial.changes, self.before(trial))
 
     @cached_property
     def siblings(self) -> dict[str, list[Trial]]:
@@ -154,14 +211,26 @@ class Evidence:
             recipe=trial.recipe,
         )
 
-    def standing_facts(self, trial: Trial) -> dict[str, Any]:
-        return asdict(self.standing(trial))
-
-    def gain(self) -> tuple[float, float] | None:
-        """How much lower the incumbent's val_bpb is than the baseline's, and half of its 95 % interval."""
+    def gain(self) -> Gain | None:
+        """How much lower the incumbent's val_bpb is than the baseline's; None where there is nothing to compare."""
         baseline, incumbent = self.standing(self.baseline), self.standing(self.incumbent)
-        if baseline.val_bpb is None or incumbent.val_bpb is None or self.incumbent is self.baseline:
+        return self._gain(
+            baseline.val_bpb, incumbent.val_bpb, baseline.val_bpb_half_interval, incumbent.val_bpb_half_interval
+        )
+
+    def test_gain(self) -> Gain | None:
+        """The same on the test text, which no decision has read."""
+        baseline, incumbent = self.standing(self.baseline), self.standing(self.incumbent)
+        return self._gain(
+            baseline.test_bpb, incumbent.test_bpb, baseline.test_bpb_half_interval, incumbent.test_bpb_half_interval
+        )
+
+    def _gain(self, before: float | None, after: float | None, *half_intervals: float | None) -> Gain | None:
+        if before is None or after is None or self.incumbent is self.baseline:
             return None
-        assert baseline.val_bpb_half_interval is not None and incumbent.val_bpb_half_interval is not None
-        half = (baseline.val_bpb_half_interval**2 + incumbent.val_bpb_half_interval**2) ** 0.5
-        return baseline.val_bpb - incumbent.val_bpb, half
+        return Gain(before - after, combined(half_intervals))
+
+
+def combined(half_intervals: Iterable[float | None]) -> float:
+    """Half of the interval of a sum or a difference of independent means, from half of theirs."""
+    return sum((half or 0.0) ** 2 for half in half_intervals) ** 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -14,7 +15,6 @@ from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.promotions import PromotedRun
 from autoresearch.trial import Recipe, Trial
 
-Facts = dict[str, Any]
 Verdict = Literal["baseline", "held", "shrank", "lost", "diverged", "not measured"]
 
 # A ranking has held from this rank correlation on (1: the same order, 0: none, -1: reversed).
@@ -34,12 +34,95 @@ VERDICTS: Mapping[Verdict, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Divergence:
+    """A run whose loss blew up. late: at a step that the search's runs of this recipe never came to, so that the search
+    could not see it; None: not known."""
+
+    seed: int
+    step: int | None
+    late: bool | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed in another way."""
+
+    seed: int
+    failure: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LongerRow:
+    """One recipe in the search, at the longer budget, and there on the test text.
+
+    Gains are the baseline's score minus the recipe's (bits per byte, positive is better) with their 95 % intervals and
+    the posterior probability that they are above 0; None: not measured, and for the baseline itself.
+    """
+
+    trial: int
+    label: str
+    n_runs: int
+    n_search_runs: int
+    n_test_runs: int
+    search_val_bpb: float | None
+    search_half_interval: float | None
+    search_gain: float | None
+    search_low: float | None
+    search_high: float | None
+    search_probability: float | None
+    long_val_bpb: float | None
+    long_half_interval: float | None
+    long_gain: float | None
+    long_low: float | None
+    long_high: float | None
+    long_probability: float | None
+    test_gain: float | None
+    test_low: float | None
+    test_high: float | None
+    test_probability: float | None
+    diverged: list[Divergence]
+    failures: list[Failure]
+    verdict: Verdict = "not measured"
+
+    @property
+    def in_the_search(self) -> str:
+        """ "+0.0801 [+0.0702, +0.0900]"."""
+        return words.gain(self.search_gain, self.search_low, self.search_high)
+
+    @property
+    def for_longer(self) -> str:
+        return words.gain(self.long_gain, self.long_low, self.long_high)
+
+    @property
+    def on_the_test_text(self) -> str:
+        return words.gain(self.test_gain, self.test_low, self.test_high)
+
+
+@dataclass(frozen=True)
+class LongerRuns:
+    """All recipes at one longer budget. spearman: rank correlation of their means in the search and here, over
+    `n_ranked` recipes; None for fewer than three. held: whether that is enough for the same order."""
+
+    factor: float
+    budget: str
+    seeds: list[int]
+    spearman: float | None
+    n_ranked: int
+    held: bool | None
+    rows: list[LongerRow]
+    energy_joules: float
+    energy_sources: list[str]
+    sentence: str = ""
+
+
 def scaled(budget: Mapping[str, float], factor: float) -> dict[str, float]:
     """A run's budget, `factor` times as long: tokens and steps stay whole numbers."""
     return {unit: amount * factor if unit == "seconds" else round(amount * factor) for unit, amount in budget.items()}
 
 
-def facts(folder: StudyFolder) -> list[Facts]:
+def longer_runs(folder: StudyFolder) -> list[LongerRuns]:
     """One entry for each longer budget, the longest last; empty if nothing was promoted.
 
     Gains are the baseline's val_bpb minus the recipe's (bits per byte, positive is better) with their 95 % intervals:
@@ -53,15 +136,15 @@ def facts(folder: StudyFolder) -> list[Facts]:
     return [_facts(evidence, factor, [run for run in runs if run.factor == factor]) for factor in factors]
 
 
-def survivor(promotion: Facts) -> Facts | None:
+def survivor(longer: LongerRuns) -> LongerRow | None:
     """The row of the recipe with the lowest mean at the longer budget, of those that still beat the baseline."""
-    rows = [row for row in promotion["rows"] if row["verdict"] in SURVIVES]
-    return min(rows, key=lambda row: row["long_val_bpb"], default=None)
+    rows = [row for row in longer.rows if row.verdict in SURVIVES]
+    return min(rows, key=lambda row: row.long_val_bpb or 0.0, default=None)
 
 
-def was_measured(promotion: Facts) -> bool:
+def was_measured(longer: LongerRuns) -> bool:
     """False for a promotion that was cut off before it could say anything of any recipe."""
-    return any(row["verdict"] not in ("baseline", "not measured") for row in promotion["rows"])
+    return any(row.verdict not in ("baseline", "not measured") for row in longer.rows)
 
 
 def recipe_label(recipe: Recipe, baseline: Recipe) -> str:
@@ -70,7 +153,7 @@ def recipe_label(recipe: Recipe, baseline: Recipe) -> str:
     return words.change(differing, baseline) or "the baseline"
 
 
-def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Facts:
+def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> LongerRuns:
     trials = [evidence.trials[number] for number in sorted({run.trial for run in runs})]
     trials.sort(key=lambda trial: (trial.number != 0, evidence.mean(trial)))
     rule = evidence.folder.settings.decision
@@ -78,18 +161,18 @@ def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Fa
     noises = pool_noise(val.values(), rule), pool_noise(test.values(), rule)
     rows = [_row(evidence, trial, [r for r in runs if r.trial == trial.number], val, test, *noises) for trial in trials]
     spearman, ranked = _spearman(rows)
-    found: Facts = {
-        "factor": factor,
-        "budget": words.budget(scaled(evidence.folder.settings.whole_budget, factor)),
-        "seeds": sorted({run.seed for run in runs}),
-        "spearman": spearman,
-        "n_ranked": ranked,
-        "held": None if spearman is None else spearman >= HELD_SPEARMAN,
-        "rows": rows,
-        "energy_joules": sum(run.energy_joules for run in runs),
-        "energy_sources": sorted({run.energy_source for run in runs}),
-    }
-    return {**found, "sentence": _sentence(found)}
+    found = LongerRuns(
+        factor=factor,
+        budget=words.budget(scaled(evidence.folder.settings.whole_budget, factor)),
+        seeds=sorted({run.seed for run in runs}),
+        spearman=spearman,
+        n_ranked=ranked,
+        held=None if spearman is None else spearman >= HELD_SPEARMAN,
+        rows=rows,
+        energy_joules=sum(run.energy_joules for run in runs),
+        energy_sources=sorted({run.energy_source for run in runs}),
+    )
+    return replace(found, sentence=_sentence(found))
 
 
 def _scores(runs: Sequence[PromotedRun], name: Literal["val_bpb", "test_bpb"]) -> dict[int, Runs]:
@@ -108,39 +191,39 @@ def _row(
     test: Mapping[int, Runs],
     val_noise: Noise,
     test_noise: Noise,
-) -> Facts:
+) -> LongerRow:
     baseline = evidence.baseline
     long_runs, test_runs = val.get(trial.number, {}), test.get(trial.number, {})
     search_runs = evidence.scores.get(trial.recipe_key, {})
-    row: Facts = {
-        "trial": trial.number,
-        "label": recipe_label(trial.recipe, baseline.recipe),
-        "n_runs": len(long_runs),
-        "n_search_runs": len(search_runs),
-        "n_test_runs": len(test_runs),
+    row = LongerRow(
+        trial=trial.number,
+        label=recipe_label(trial.recipe, baseline.recipe),
+        n_runs=len(long_runs),
+        n_search_runs=len(search_runs),
+        n_test_runs=len(test_runs),
         **_mean("search", search_runs, evidence.noise),
         **_gain("search", search_runs, evidence.scores.get(baseline.recipe_key, {}), evidence.noise, trial),
         **_mean("long", long_runs, val_noise),
         **_gain("long", long_runs, val.get(0, {}), val_noise, trial),
         **_gain("test", test_runs, test.get(0, {}), test_noise, trial),
-        "diverged": [_divergence(evidence, run) for run in runs if run.failure == "diverged"],
-        "failures": [
-            {"seed": run.seed, "failure": run.failure, "message": run.message}
+        diverged=[_divergence(evidence, run) for run in runs if run.failure == "diverged"],
+        failures=[
+            Failure(run.seed, run.failure, run.message)
             for run in runs
-            if run.failure not in (None, "diverged")
+            if run.failure is not None and run.failure != "diverged"
         ],
-    }
-    return {**row, "verdict": _verdict(row)}
+    )
+    return replace(row, verdict=_verdict(row))
 
 
-def _mean(name: str, runs: Runs, noise: Noise) -> Facts:
+def _mean(name: str, runs: Runs, noise: Noise) -> dict[str, Any]:
     return {
         f"{name}_val_bpb": fmean(runs.values()) if runs else None,
         f"{name}_half_interval": noise.half_width(len(runs)) if runs else None,
     }
 
 
-def _gain(name: str, runs: Runs, baseline: Runs, noise: Noise, trial: Trial) -> Facts:
+def _gain(name: str, runs: Runs, baseline: Runs, noise: Noise, trial: Trial) -> dict[str, Any]:
     """The gain over the baseline, its interval, and the posterior probability that it is above 0."""
     if trial.number == 0 or not runs or not baseline:
         return dict.fromkeys((f"{name}_gain", f"{name}_low", f"{name}_high", f"{name}_probability"))
@@ -154,74 +237,65 @@ def _gain(name: str, runs: Runs, baseline: Runs, noise: Noise, trial: Trial) -> 
     }
 
 
-def _divergence(evidence: Evidence, run: PromotedRun) -> Facts:
-    """late: at a step that the search's runs of this recipe never came to, so that the search could not see it."""
+def _divergence(evidence: Evidence, run: PromotedRun) -> Divergence:
     ends = [done.steps for done in evidence.runs[run.trial] if done.state == "complete" and done.steps is not None]
     late = run.failed_step > max(ends) if ends and run.failed_step is not None else None
-    return {"seed": run.seed, "step": run.failed_step, "late": late}
+    return Divergence(run.seed, run.failed_step, late)
 
 
-def _verdict(row: Facts) -> Verdict:
-    if row["diverged"]:
+def _verdict(row: LongerRow) -> Verdict:
+    if row.diverged:
         return "diverged"
-    if row["trial"] == 0:
-        return "baseline" if row["n_runs"] else "not measured"
-    if row["long_gain"] is None:
+    if row.trial == 0:
+        return "baseline" if row.n_runs else "not measured"
+    if row.long_gain is None or row.long_low is None or row.search_gain is None:
         return "not measured"
-    if row["long_low"] <= 0:
+    if row.long_low <= 0:
         return "lost"
-    return "shrank" if row["long_gain"] < SHRUNK_SHARE * row["search_gain"] else "held"
+    return "shrank" if row.long_gain < SHRUNK_SHARE * row.search_gain else "held"
 
 
-def _spearman(rows: Sequence[Facts]) -> tuple[float | None, int]:
+def _spearman(rows: Sequence[LongerRow]) -> tuple[float | None, int]:
     """Rank correlation of the recipes' means in the search and at the longer budget, and over how many recipes."""
-    ranked = [row for row in rows if row["search_val_bpb"] is not None and row["long_val_bpb"] is not None]
+    ranked = [row for row in rows if row.search_val_bpb is not None and row.long_val_bpb is not None]
     if len(ranked) < FEWEST_RANKED:
         return None, len(ranked)
     from scipy import stats  # it takes a second to load
 
-    found = stats.spearmanr([row["search_val_bpb"] for row in ranked], [row["long_val_bpb"] for row in ranked])
+    found = stats.spearmanr([row.search_val_bpb for row in ranked], [row.long_val_bpb for row in ranked])
     value = float(found.statistic)
     return None if math.isnan(value) else value, len(ranked)
 
 
-def _sentence(promotion: Facts) -> str:
-    spearman, candidates = promotion["spearman"], [row for row in promotion["rows"] if row["trial"] != 0]
-    said = [f"At {promotion['factor']:g} times the budget ({promotion['budget']}) on {_seeds(promotion['seeds'])}"]
-    if spearman is None:
+def _sentence(longer: LongerRuns) -> str:
+    candidates = [row for row in longer.rows if row.trial != 0]
+    seeds = words.count(len(longer.seeds), "fresh seed")
+    said = [f"At {longer.factor:g} times the budget ({longer.budget}) on {seeds}"]
+    if longer.spearman is None:
         said[0] += " too few recipes are measured for a ranking."
     else:
-        held = "held" if promotion["held"] else "did not hold"
-        said[0] += f" the ranking of the search {held}: Spearman {spearman:+.2f} over {promotion['n_ranked']} recipes."
+        held = "held" if longer.held else "did not hold"
+        ranked = words.count(longer.n_ranked, "recipe")
+        said[0] += f" the ranking of the search {held}: Spearman {longer.spearman:+.2f} over {ranked}."
     if candidates:
         best = candidates[0]
-        here = "nothing here" if best["long_gain"] is None else f"{gain_text(best, 'long')} here"
+        here = "nothing here" if best.long_gain is None else f"{best.for_longer} here"
         said.append(
-            f"The best of them in the search, trial {best['trial']} ({best['label']}), gained "
-            f"{gain_text(best, 'search')} bits per byte there and {here}: {best['verdict']}."
+            f"The best of them in the search, trial {best.trial} ({best.label}), gained "
+            f"{best.in_the_search} bits per byte there and {here}: {best.verdict}."
         )
     for verdict in SAID_OF_ALL:
-        if trials := [str(row["trial"]) for row in candidates if row["verdict"] == verdict]:
-            said.append(f"{verdict.capitalize()} ({VERDICTS[verdict]}): trial {', '.join(trials)}.")
-    for row in promotion["rows"]:
-        if row["diverged"]:
-            said.append(f"Trial {row['trial']} diverged with {', '.join(map(_divergence_text, row['diverged']))}.")
-        said += [f"Trial {row['trial']} failed with seed {end['seed']}: {end['failure']}." for end in row["failures"]]
-    if any(event["late"] for row in promotion["rows"] for event in row["diverged"]):
+        if trials := [row.trial for row in candidates if row.verdict == verdict]:
+            said.append(f"{verdict.capitalize()} ({VERDICTS[verdict]}): trial {words.numbers(trials)}.")
+    for row in longer.rows:
+        if row.diverged:
+            said.append(f"Trial {row.trial} diverged with {', '.join(map(divergence_text, row.diverged))}.")
+        said += [f"Trial {row.trial} failed with seed {end.seed}: {words.state(end.failure)}." for end in row.failures]
+    if any(event.late for row in longer.rows for event in row.diverged):
         said.append("Late: beyond the last step of its runs in the search, which could not see it.")
     return " ".join(said)
 
 
-def _divergence_text(event: Facts) -> str:
-    return f"seed {event['seed']} at step {event['step']}{' (late)' if event['late'] else ''}"
-
-
-def gain_text(row: Facts, name: str) -> str:
-    """ "+0.0801 [+0.0702, +0.0900]"; "-" where it was not measured."""
-    if row[f"{name}_gain"] is None:
-        return "-"
-    return f"{row[f'{name}_gain']:+.4f} [{row[f'{name}_low']:+.4f}, {row[f'{name}_high']:+.4f}]"
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"{len(seeds)} fresh seed{'s' if len(seeds) != 1 else ''}"
+def divergence_text(event: Divergence) -> str:
+    """ "seed 1000 at step 26 (late)"."""
+    return f"seed {event.seed} at step {event.step or '?'}{' (late)' if event.late else ''}"

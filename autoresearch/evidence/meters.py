@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from autoresearch import words
 from autoresearch.evidence.evidence import Evidence
@@ -117,7 +117,7 @@ def measure(evidence: Evidence) -> Meters:
     touched = {knob for trial in passed for knob in trial.changes}
     deviation, dof = evidence.measured_deviation
     gain = evidence.gain()
-    joules = sum(t.energy_joules for t in evidence.trials if t.energy_joules is not None)
+    joules = evidence.joules
     best_keep = min((t for t in kept if t.val_bpb is not None), key=lambda t: t.val_bpb or 0.0, default=None)
     again = _measured_again(evidence)
     verdict, why = _judge(trials, repeated, menu)
@@ -144,10 +144,10 @@ def measure(evidence: Evidence) -> Meters:
         failed=sum(trial.state in ("failed", "timed_out") for trial in trials),
         run_deviation=deviation,
         run_deviation_dof=dof,
-        gain=gain[0] if gain else None,
-        gain_half_interval=gain[1] if gain else None,
-        energy_joules=joules or None,
-        gain_per_kwh=gain[0] / (joules / JOULES_PER_KWH) if gain and joules else None,
+        gain=gain.value if gain else None,
+        gain_half_interval=gain.half_interval if gain else None,
+        energy_joules=joules,
+        gain_per_kwh=gain.value / (joules / JOULES_PER_KWH) if gain and joules else None,
         **_luck(evidence),
         measured_again=again,
         judged_both_ways=[recipe for recipe in again if recipe.kept and recipe.discarded],
@@ -216,24 +216,18 @@ def _plateau(trials: Sequence[Trial]) -> int:
     return since
 
 
-def _luck(evidence: Evidence) -> dict:
+def _luck(evidence: Evidence) -> dict[str, Any]:
     """Best observed against the mean of its recipe's replicates: what the lowest number would lose if run again."""
-    observed = [
-        (run.val_bpb, trial)
-        for trial in evidence.trials
-        for run in evidence.runs[trial.number]
-        if run.val_bpb is not None
-    ]
-    if not observed:
+    best = evidence.best_run()
+    if best is None:
         return dict(best_observed=None, best_observed_trial=None, best_recipe_mean=None, best_recipe_runs=0, luck=None)
-    lowest, trial = min(observed, key=lambda found: found[0])
-    mean, n = evidence.mean(trial), evidence.n_runs(trial)
+    mean, n = evidence.mean(best.trial), evidence.n_runs(best.trial)
     return dict(
-        best_observed=lowest,
-        best_observed_trial=trial.number,
+        best_observed=best.val_bpb,
+        best_observed_trial=best.trial.number,
         best_recipe_mean=mean,
         best_recipe_runs=n,
-        luck=mean - lowest if mean is not None and n > 1 else None,
+        luck=mean - best.val_bpb if mean is not None and n > 1 else None,
     )
 
 

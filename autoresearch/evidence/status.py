@@ -2,41 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-from autoresearch.evidence.evidence import Evidence
+from autoresearch import words
+from autoresearch.evidence.evidence import Evidence, Standing
+from autoresearch.evidence.sentences import improved
 from autoresearch.study.folder import StudyFolder, lock_holder
-from autoresearch.workers.energy import JOULES_PER_KWH
 
 
-def status(folder: StudyFolder) -> dict[str, Any]:
-    """The state of a study: every number a person sees in `status`, in base units."""
-    store, study = folder.store, folder.store.study()
-    evidence = Evidence(folder)
-    trials = evidence.trials
-    totals = store.totals()
-    kwh = totals["joules"] / JOULES_PER_KWH
-    states = [trial.decision or trial.state for trial in trials[1:]]
-    return {
-        "study": study["name"],
-        "path": str(folder.path),
-        "preset": folder.settings.preset,
-        "control": study["control"],
-        "runner_pid": lock_holder(folder.path / "runner.lock"),
-        "daemon_pid": lock_holder(folder.path / "daemon.lock"),
-        "trials": {state: states.count(state) for state in sorted(set(states))},
-        "ideas_waiting": store.waiting_ideas(),
-        "runs": totals["runs"],
-        "run_seconds": totals["run_seconds"],
-        "energy_joules": totals["joules"],
-        "energy_sources": sorted(
-            {run.energy_source for runs in evidence.runs.values() for run in runs if run.energy_source}
-        ),
-        "cost": kwh * folder.settings.energy.price_per_kwh,
-        "currency": folder.settings.energy.currency,
-        "run_to_run_deviation": evidence.noise.deviation,
-        "baseline": evidence.standing_facts(evidence.baseline),
-        "incumbent": evidence.standing_facts(evidence.incumbent),
-        "in_flight": [run.id for run in store.pending_runs() if run.state == "running"],
-        "events": store.events(8),
-    }
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a study; trial None: about the study."""
+
+    id: int
+    at: str
+    kind: str
+    trial: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """Every number that a person sees in `status`, in base units. None: nobody holds the lock, or not known."""
+
+    study: str
+    path: str
+    preset: str
+    control: str
+    runner_pid: int | None
+    daemon_pid: int | None
+    trials: dict[str, int]  # outcome -> how many
+    ideas_waiting: int
+    runs: int
+    run_seconds: float
+    energy_joules: float | None
+    energy_sources: list[str]
+    cost: float | None
+    currency: str
+    run_to_run_deviation: float
+    baseline: Standing
+    incumbent: Standing
+    improved: str  # what came of it, in a sentence
+    in_flight: list[str]
+    events: list[Event]
+
+    @property
+    def activity(self) -> str:
+        return words.activity(self.runner_pid is not None, self.control)
+
+
+def status(folder: StudyFolder) -> Status:
+    store, evidence = folder.store, Evidence(folder)
+    outcomes = [trial.outcome for trial in evidence.trials[1:]]
+    return Status(
+        study=evidence.study["name"],
+        path=str(folder.path),
+        preset=folder.settings.preset,
+        control=evidence.study["control"],
+        runner_pid=lock_holder(folder.path / "runner.lock"),
+        daemon_pid=lock_holder(folder.path / "daemon.lock"),
+        trials={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+        ideas_waiting=store.waiting_ideas(),
+        runs=evidence.n_ended,
+        run_seconds=sum(run.total_seconds or 0.0 for runs in evidence.runs.values() for run in runs),
+        energy_joules=evidence.joules,
+        energy_sources=evidence.energy_sources,
+        cost=evidence.cost,
+        currency=folder.settings.energy.currency,
+        run_to_run_deviation=evidence.noise.deviation,
+        baseline=evidence.standing(evidence.baseline),
+        incumbent=evidence.standing(evidence.incumbent),
+        improved=improved(evidence),
+        in_flight=[run.id for run in store.pending_runs() if run.state == "running"],
+        events=[Event(**event) for event in store.events(8)],
+    )

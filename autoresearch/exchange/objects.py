@@ -50,7 +50,7 @@ _TRIAL: dict[str, Read] = {
 }  # fmt: skip
 _TRIAL_NEVER_NULL = ("proposer", "changes", "hypothesis", "state", "reason", "n_runs", "started_at")
 _RUN: dict[str, Read] = {
-    "purpose": _word("candidate", "reference"), "state": _word("complete", "failed"), "attempts": whole,
+    "purpose": _word("candidate", "reference"), "state": _word("complete", "failed", "cancelled"), "attempts": whole,
     "failure": _word(*FAILURES), "message": text, "failed_step": whole, "val_bpb": score, "test_bpb": score,
     "tokens": whole, "steps": whole, "params": whole, "train_seconds": real, "eval_seconds": real,
     "total_seconds": real, "cpu_seconds": real, "tokens_per_second": real, "peak_memory_bytes": whole,
@@ -83,7 +83,7 @@ def run_objects(rows: Iterable[Row], without: tuple[str, ...] = ()) -> list[dict
     return [
         {name: value for name, value in _object(row, columns).items() if value is not None}
         for row in rows
-        if row["state"] in ("complete", "failed")
+        if row["state"] in ("complete", "failed", "cancelled")
     ]
 
 
@@ -112,10 +112,12 @@ def read_runs(value: object, trial: int) -> list[Row] | None:
         row = {name: read(table(entry).get(name)) for name, read in _RUN.items()}
         row |= {"trial": trial, "seed": seed, "message": row["message"] or "", "attempts": row["attempts"] or 0}
         row["purpose"] = row["purpose"] or "candidate"
-        complete = row["state"] == "complete" and row["val_bpb"] is not None
-        row |= {"state": "complete"} if complete else {"state": "failed", "val_bpb": None, "test_bpb": None}
-        if not complete and row["failure"] is None:
-            row["failure"] = "error"
+        if row["state"] is None or (row["state"] == "complete" and row["val_bpb"] is None):
+            row["state"] = "failed"
+        if row["state"] != "complete":
+            row |= {"val_bpb": None, "test_bpb": None}
+        if row["state"] == "failed":
+            row["failure"] = row["failure"] or "error"
         rows[seed] = row
     return list(rows.values())
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from autoresearch import words
 from autoresearch.config import Table
 from autoresearch.decide import compare
 from autoresearch.errors import UserError
-from autoresearch.evidence import Evidence, longer_runs
-from autoresearch.evidence.longer_runs import Facts, gain_text, recipe_label
+from autoresearch.evidence import Evidence
+from autoresearch.evidence.longer_runs import LongerRuns, longer_runs, recipe_label, survivor, was_measured
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -103,7 +104,7 @@ def make_plan(
         raise UserError(f"--gpus {gpus}: it must be 1 or more")
     if tokens is not None and not 1 <= tokens <= MOST_TOKENS:
         raise UserError(f"--tokens {tokens:g}: it must be a number from 1 to {MOST_TOKENS:g}")
-    machine, evidence, promotions = machines[hardware], Evidence(folder), longer_runs.facts(folder)
+    machine, evidence, promotions = machines[hardware], Evidence(folder), longer_runs(folder)
     trial, why = _recipe(evidence, promotions)
     shape = Shape.of(trial.recipe, folder.settings.data.vocab_size, "cuda")
     if shape is None:
@@ -165,20 +166,20 @@ def make_plan(
     }  # fmt: skip
 
 
-def _recipe(evidence: Evidence, promotions: Sequence[Facts]) -> tuple[Trial, str]:
+def _recipe(evidence: Evidence, promotions: Sequence[LongerRuns]) -> tuple[Trial, str]:
     """Whose full pretrain is planned, and why: the longest promotion's survivor, else the incumbent."""
-    measured = [found for found in promotions if longer_runs.was_measured(found)]
+    measured = [found for found in promotions if was_measured(found)]
     if not measured:
         untested = "; no promotion has tested it at a longer budget yet"
         if evidence.incumbent is evidence.baseline:
             return evidence.baseline, f"the baseline: the search has kept nothing{untested}"
         return evidence.incumbent, f"the incumbent of the search{untested}"
-    longest = f"the promotion at {measured[-1]['factor']:g} times the budget"
-    row = longer_runs.survivor(measured[-1])
+    longest = f"the promotion at {measured[-1].factor:g} times the budget"
+    row = survivor(measured[-1])
     if row is None:
         return evidence.baseline, f"the baseline: no recipe beat it in {longest}"
-    gained = f"better than the baseline by {gain_text(row, 'long')} bits per byte over {row['n_runs']} runs"
-    return evidence.trials[row["trial"]], f"the survivor of {longest} ({row['verdict']}): {gained}"
+    gained = f"better than the baseline by {row.for_longer} bits per byte over {words.count(row.n_runs, 'run')}"
+    return evidence.trials[row.trial], f"the survivor of {longest} ({row.verdict}): {gained}"
 
 
 def _utilisation(evidence: Evidence, trial: Trial, machine: Hardware) -> tuple[float, str]:
@@ -187,10 +188,12 @@ def _utilisation(evidence: Evidence, trial: Trial, machine: Hardware) -> tuple[f
     shares = [run.mfu for run in runs if run.mfu is not None and (run.device or "").startswith("cuda")]
     if not shares:
         return machine.utilisation, f"assumed by the hardware file for {machine.name}"
-    return median(shares), f"measured: median MFU of this recipe's {len(shares)} runs on this study's GPU; taken over"
+    return median(shares), f"measured: median MFU of {words.count(len(shares), 'run')} of it on this study's GPU"
 
 
-def booking_blind(evidence: Evidence, promotions: Sequence[Facts], price: float, currency: str) -> Facts | None:
+def booking_blind(
+    evidence: Evidence, promotions: Sequence[LongerRuns], price: float, currency: str
+) -> dict[str, Any] | None:
     """What it costs on average to book the full run for the best single number of the search, promoting nothing.
 
         expected loss = P(wrong) x price of the full run
@@ -203,34 +206,27 @@ def booking_blind(evidence: Evidence, promotions: Sequence[Facts], price: float,
     ratio is None where the search's energy is not known or the two are in different currencies.
     """
     reference = evidence.scores.get(evidence.baseline.recipe_key)
-    singles = [
-        (run.val_bpb, trial)
-        for trial in evidence.trials
-        for run in evidence.runs[trial.number]
-        if run.val_bpb is not None and trial.recipe_key in evidence.scores
-    ]
-    singles = [found for found in singles if found[1].recipe_key != evidence.baseline.recipe_key]
-    if not reference or not singles:
+    best = evidence.best_run(without=evidence.baseline.recipe_key)
+    if not reference or not best:
         return None
-    val_bpb, trial = min(singles, key=lambda found: found[0])
+    trial = best.trial
     right = compare(evidence.scores[trial.recipe_key], reference, evidence.noise).probability
-    from_what = f"its {evidence.n_runs(trial)} and the baseline's {len(reference)} runs of the search"
+    from_what = f"its {evidence.n_runs(trial)} and the baseline's {words.count(len(reference), 'run')} of the search"
     for found in promotions:
-        row = next((row for row in found["rows"] if row["trial"] == trial.number), None)
-        if row and row["diverged"]:
-            right, from_what = 0.0, f"it diverged in the promotion at {found['factor']:g} times the budget"
-        elif row and row["long_gain"] is not None:
-            right = row["long_probability"]
-            from_what = f"{row['n_runs']} runs in the promotion at {found['factor']:g} times the budget"
+        row = next((row for row in found.rows if row.trial == trial.number), None)
+        if row and row.diverged:
+            right, from_what = 0.0, f"it diverged in the promotion at {found.factor:g} times the budget"
+        elif row and row.long_probability is not None:
+            right = row.long_probability
+            from_what = f"{words.count(row.n_runs, 'run')} in the promotion at {found.factor:g} times the budget"
     energy = evidence.folder.settings.energy
-    joules = sum(run.energy_joules or 0.0 for runs in evidence.runs.values() for run in runs)
-    joules += sum(found["energy_joules"] for found in promotions)
+    joules = (evidence.joules or 0.0) + sum(found.energy_joules for found in promotions)
     search_cost = joules / JOULES_PER_KWH * energy.price_per_kwh
     loss = (1 - right) * price
     return {
         "trial": trial.number,
         "label": recipe_label(trial.recipe, evidence.baseline.recipe),
-        "val_bpb": val_bpb,
+        "val_bpb": best.val_bpb,
         "p_wrong": 1 - right,
         "evidence": from_what,
         "loss": loss,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -13,6 +13,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.text import Text
 
+from autoresearch import words
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.longer_runs import recipe_label, scaled
@@ -22,8 +23,8 @@ from autoresearch.terminal.bars import PrepareProgress, RunBars
 from autoresearch.terminal.signals import polite_signals
 from autoresearch.trial import Trial
 from autoresearch.workers import launcher as events
-from autoresearch.workers.energy import Energy, estimate
-from autoresearch.workers.launcher import MAX_ATTEMPTS, POLL_SECONDS, Finished, Launcher
+from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
+from autoresearch.workers.launcher import Launcher
 from autoresearch.workers.machine import Machine, look
 from rails import clean
 from trainer.protocol import RunResult
@@ -111,7 +112,7 @@ class LongRun:
 
     @property
     def name(self) -> str:
-        return f"trial {self.trial.number} seed {self.seed}"
+        return words.run(self.trial.number, self.seed)
 
 
 class Promotion:
@@ -126,25 +127,26 @@ class Promotion:
         wanted: Sequence[LongRun],  # of the baseline first
         console: Console,
     ) -> None:
-        self.folder, self.launcher, self.machine, self.data_dir = folder, launcher, machine, data_dir
+        self.folder, self.machine, self.data_dir = folder, machine, data_dir
+        self.crew: Crew[LongRun] = Crew(launcher)
         self.wanted = wanted
         self.show = _Show(console, wanted)
         self._waiting: deque[LongRun] = deque()
-        self._in_flight: dict[str, LongRun] = {}
-        self._lost: Counter[str] = Counter()
         self._signal: str | None = None
 
     def run(self) -> str:
         self._take_stock()
         with self.show, polite_signals(self._hear):
-            while self._in_flight or (self._waiting and not self._signal):
-                while self._waiting and not self._signal and len(self._in_flight) < self.launcher.capacity:
-                    self._submit(self._waiting.popleft())
-                event = self.launcher.next_event(POLL_SECONDS)
-                if isinstance(event, events.Progress):
-                    self.show.progress(event)
-                if isinstance(event, Finished):
-                    self._absorb(event)
+            while self.crew.in_flight or (self._waiting and not self._signal):
+                self.crew.fill(self._next_task)
+                match self.crew.next_event():
+                    case events.Progress() as event:
+                        self.show.progress(event)
+                    case Lost(run, message):
+                        self._waiting.appendleft(run)
+                        self.show.lost(run, message)
+                    case Ended() as ended:
+                        self._write_down(ended)
         if self._waiting:
             return (
                 f"ended by {self._signal}: {len(self._waiting)} of {len(self.wanted)} runs are left; "
@@ -158,19 +160,18 @@ class Promotion:
         for run in self.wanted:
             if (run.trial.number, run.factor, run.seed) in known:
                 self.show.known(run)
-                continue
-            try:
-                result = RunResult.read(self._path(run) / "result.json")
-            except (OSError, ValueError):
+            elif ended := left_behind(run, self._path(run) / "result.json", self.folder.settings.energy):
+                self._write_down(ended)
+            else:
                 self._waiting.append(run)
-                continue
-            self._write_down(run, result, estimate(self.folder.settings.energy, result))
 
     def _path(self, run: LongRun) -> Path:
         return self.folder.path / "promotions" / run.id
 
-    def _submit(self, run: LongRun) -> None:
-        settings = self.folder.settings
+    def _next_task(self) -> Task[LongRun] | None:
+        if not self._waiting or self._signal:
+            return None
+        run, settings = self._waiting.popleft(), self.folder.settings
         request = make_request(
             self.folder,
             self.machine,
@@ -182,23 +183,13 @@ class Promotion:
             place=self._path(run),
             score_test=True,
         )
-        self._in_flight[run.id] = run
-        self.launcher.submit(request, settings.limits.run_seconds * run.factor)
         self.show.begun(run)
+        return Task(run, request, settings.limits.run_seconds * run.factor)
 
-    def _absorb(self, event: Finished) -> None:
-        run = self._in_flight.pop(event.run_id)
-        if event.result.failure == "worker_died":
-            self._lost[run.id] += 1
-            if self._lost[run.id] < MAX_ATTEMPTS:
-                self._waiting.appendleft(run)
-                self.show.lost(run, event.result.message)
-                return
-        self._write_down(run, event.result, event.energy)
-
-    def _write_down(self, run: LongRun, result: RunResult, energy: Energy) -> None:
-        self.folder.store.add_promoted_run(run.trial.number, run.factor, run.seed, result, energy)
-        self.show.ended(run, result)
+    def _write_down(self, ended: Ended[LongRun]) -> None:
+        run = ended.run
+        self.folder.store.add_promoted_run(run.trial.number, run.factor, run.seed, ended.result, ended.energy)
+        self.show.ended(run, ended.result)
 
     def _hear(self, name: str) -> None:
         self._signal = name
@@ -238,13 +229,13 @@ class _Show:
 
     def lost(self, run: LongRun, message: str) -> None:
         self._runs.end(run.id)
-        self.say(f"{run.name}: {message}; it is tried once more")
+        self.say(f"{run.name}: {message}")
 
     def ended(self, run: LongRun, result: RunResult) -> None:
         self._runs.end(run.id)
         self._done += 1
-        outcome = f"{result.failure}: {result.message}" if result.val_bpb is None else f"val_bpb {result.val_bpb:.4f}"
-        self.say(f"{run.name}: {outcome} ({self._done} of {self._total})")
+        ending = words.ending(result.val_bpb, result.failure or result.state, result.message)
+        self.say(f"{run.name}: {ending} ({self._done} of {self._total})")
 
     def say(self, text: str) -> None:
         self._console.print(Text(clean(text, 400)), soft_wrap=True)

@@ -171,7 +171,6 @@ def measured(evidence: Evidence, trial: Trial) -> dict[str, float | str]:
     runs = evidence.runs[trial.number]
     seconds = [run.total_seconds for run in runs if run.total_seconds is not None]
     rates = [run.tokens_per_second for run in runs if run.tokens_per_second is not None]
-    joules = [run.energy_joules for each in evidence.runs.values() for run in each if run.energy_joules is not None]
     known: dict[str, float | str | None] = {
         "val_bpb": trial.val_bpb,
         "val_bpb_half_interval": evidence.noise.half_width(trial.n_runs) if trial.val_bpb is not None else None,
@@ -179,10 +178,10 @@ def measured(evidence: Evidence, trial: Trial) -> dict[str, float | str]:
         "improvement": trial.improvement,
         "incumbent_val_bpb": evidence.standing(evidence.incumbent).val_bpb,
         "energy_joules": trial.energy_joules,
-        "study_kwh": sum(joules) / JOULES_PER_KWH,
+        "study_kwh": (evidence.joules or 0.0) / JOULES_PER_KWH,
         "seconds": sum(seconds) if seconds else None,
         "tokens_per_second": sum(rates) / len(rates) if rates else None,
-        "outcome": trial.decision or ("baseline" if trial.number == 0 else trial.state),
+        "outcome": trial.outcome,
     }
     knobs = {f"recipe/{knob}": float(value) for knob, value in trial.recipe.items() if not isinstance(value, str)}
     return {**{name: value for name, value in known.items() if value is not None}, **knobs}

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from autoresearch import words
 from autoresearch.evidence import Evidence
-from autoresearch.evidence.status import status
+from autoresearch.evidence.sentences import improved
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.terminal.bars import RunBars
-from autoresearch.terminal.views import outcome_line, trials_table
+from autoresearch.terminal.trials import trials_table
 from autoresearch.trial import Run, Trial
 from autoresearch.workers import launcher
 from rails import clean
@@ -50,21 +50,21 @@ class Display(Observer):
 
     def __rich__(self) -> Group:
         # Called from the drawing thread, so it reads no database.
-        minutes = (time.monotonic() - self._began) / 60
-        head = Text(f"{self.folder.name}, {minutes:.1f} min. {self._headline}", style="bold")
+        spent = words.duration(time.monotonic() - self._began)
+        head = Text(f"{self.folder.name}, {spent}. {self._headline}", style="bold")
         return Group(head, self._table, self._runs.bars, *(Text(note, style="yellow") for note in self._notes))
 
     def _read(self) -> None:
-        self._table = trials_table(Evidence(self.folder), ROWS)
-        self._headline = outcome_line(status(self.folder))
+        evidence = Evidence(self.folder)
+        self._table, self._headline = trials_table(evidence, ROWS), improved(evidence)
 
     def run_started(self, run: Run, trial: Trial) -> None:
-        label = f"trial {run.trial} seed {run.seed}"
+        label = words.run(run.trial, run.seed)
         if self._live:
             self._read()
             self._runs.begin(run.id, f"{label:<18}")
         else:
-            change = ", ".join(f"{knob} = {value}" for knob, value in trial.changes.items()) or "baseline"
+            change = ", ".join(f"{knob} = {words.value(new)}" for knob, new in trial.changes.items()) or "baseline"
             self._say(f"{label}: {change}")
 
     def progress(self, event: launcher.Progress) -> None:
@@ -75,18 +75,17 @@ class Display(Observer):
         if self._live:
             self._read()
         else:
-            score = (
-                f"val_bpb {result.val_bpb:.4f}" if result.val_bpb is not None else f"{result.failure}: {result.message}"
-            )
-            self._say(f"trial {run.trial} seed {run.seed}: {score}")
+            ending = words.ending(result.val_bpb, result.failure or result.state, result.message)
+            self._say(f"{words.run(run.trial, run.seed)}: {ending}")
 
     def trial_closed(self, trial: Trial) -> None:
         if self._live:
             self._read()
         else:
             parent = self.folder.store.trial(trial.parent or 0)
-            change = words.change(trial.changes, parent.recipe if parent else {}) or "baseline"
-            self._say(f"trial {trial.number}: {change}: {trial.decision or trial.state} ({trial.reason})")
+            nothing = "no readable change" if trial.number else "baseline"
+            change = words.change(trial.changes, parent.recipe if parent else {}) or nothing
+            self._say(f"trial {trial.number}: {change}: {words.state(trial.outcome)} ({trial.reason})")
 
     def note(self, text: str) -> None:
         if self._live:

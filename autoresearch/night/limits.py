@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from autoresearch import words
 from autoresearch.config import LimitSettings
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Clock, iso, utc_now
@@ -46,7 +47,7 @@ class StopRule:
         if self.folder.store.control == "stop":
             return "stopped by `autoresearch stop`"
         if limits.trials is not None and self._trials >= limits.trials:
-            return f"{self._trials} trials done, as asked"
+            return f"{words.count(self._trials, 'trial')} done, as asked"
         if self.until and now >= self.until:
             return f"it is {self.until.astimezone():%H:%M}, the end of the night"
         if limits.hours is not None and now - self._began >= timedelta(hours=limits.hours):

@@ -19,11 +19,10 @@ from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
 from autoresearch.trial import History, Proposal, Purpose, Run, Trial, TrialState, from_iso
-from autoresearch.workers.energy import estimate
-from autoresearch.workers.launcher import MAX_ATTEMPTS, POLL_SECONDS, Finished, Launcher, Progress
+from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
+from autoresearch.workers.launcher import Launcher, Progress
 from autoresearch.workers.machine import Machine
 from rails import Limits, Measurement, clean, gate, recipe_key, render_recipe
-from trainer.protocol import RunResult
 
 # Runs that a new incumbent gets at once: fresh seeds that had no part in its keep, with the test text scored.
 CONFIRMATION_RUNS = 3
@@ -46,38 +45,57 @@ class StudyLoop:
     ) -> None:
         self.folder, self.store, self.workspace = folder, folder.store, folder.workspace
         self.settings, self.rule = folder.settings, folder.settings.decision
-        self.launcher, self.proposer, self.machine, self.data_dir = launcher, proposer, machine, data_dir
+        self.crew: Crew[Run] = Crew(launcher)
+        self.proposer, self.machine, self.data_dir = proposer, machine, data_dir
         self.stop = stop
         self.observer = observer or Observer()
-        self._in_flight: dict[str, Run] = {}
         self._blocked_in_a_row = 0
 
     def run(self) -> str:
         self._recover()
         while True:
-            self._fill_workers()
-            if not self._in_flight and (reason := self._end()):
+            self.crew.fill(self._next_task)
+            if not self.crew.in_flight and (reason := self._end()):
                 self.store.log("ended", reason)
                 return reason
-            event = self.launcher.next_event(POLL_SECONDS)
-            if isinstance(event, Progress):
-                self.observer.progress(event)
-            if isinstance(event, Finished):
-                self._absorb(event)
-                self._judge()
+            match self.crew.next_event():
+                case Progress() as event:
+                    self.observer.progress(event)
+                case Lost(run, message):
+                    self._take_back(run, message)
+                    self._judge()
+                case Ended() as ended:
+                    self._absorb(ended)
+                    self._judge()
 
     # --- what to do next ---
 
     def _end(self) -> str | None:
         return None if self.store.pending_runs() else self.stop.reason()
 
-    def _fill_workers(self) -> None:
-        while len(self._in_flight) < self.launcher.capacity and (run := self._next_run()):
-            self._submit(run)
+    def _next_task(self) -> Task[Run] | None:
+        run = self._next_run()
+        if run is None:
+            return None
+        trial = self._trial(run.trial)
+        request = make_request(
+            self.folder,
+            self.machine,
+            self.data_dir,
+            run_id=run.id,
+            recipe=trial.recipe,
+            seed=run.seed,
+            budget=self.settings.whole_budget,
+            place=self.folder.run_folder(run.id),
+            score_test=run.purpose == "reference",
+        )
+        self.store.hand_out_run(run)
+        self.observer.run_started(run, trial)
+        return Task(run, request, self.settings.limits.run_seconds, run.attempts)
 
     def _next_run(self) -> Run | None:
         """A run that waits for a worker, else one of a new trial; None where there is nothing to begin just now."""
-        while not (waiting := [run for run in self.store.pending_runs() if run.id not in self._in_flight]):
+        while not (waiting := [run for run in self.store.pending_runs() if run.id not in self.crew.in_flight]):
             if self.stop.reason() or self.stop.paused():
                 return None
             begun = self._add_baseline_run() if self._trial(0).state == "running" else self._new_trial()
@@ -92,24 +110,6 @@ class StudyLoop:
             return False
         self.store.queue_runs([(0, len(known), "reference")])
         return True
-
-    def _submit(self, run: Run) -> None:
-        trial = self._trial(run.trial)
-        request = make_request(
-            self.folder,
-            self.machine,
-            self.data_dir,
-            run_id=run.id,
-            recipe=trial.recipe,
-            seed=run.seed,
-            budget=self.settings.whole_budget,
-            place=self.folder.run_folder(run.id),
-            score_test=run.purpose == "reference",
-        )
-        self.store.hand_out_run(run)
-        self._in_flight[run.id] = run
-        self.launcher.submit(request, self.settings.limits.run_seconds)
-        self.observer.run_started(run, trial)
 
     # --- a trial begins ---
 
@@ -191,21 +191,22 @@ class StudyLoop:
 
     # --- a run ends, and perhaps a trial ---
 
-    def _absorb(self, event: Finished) -> None:
-        run = self._in_flight.pop(event.run_id)
-        lost = event.result.failure == "worker_died"
-        attempts = run.attempts + 1
-        if lost and attempts < MAX_ATTEMPTS:
-            message = f"run {run.id}: {event.result.message}; it is tried once more"
-            self.store.take_back_run(run, message)
-            self.observer.note(message)
-            return
-        self.store.finish_run(run, event.result, event.energy, self._noise(self.store.scores()))
-        self.observer.run_finished(run, event.result)
-        if event.result.failure and run.purpose == "reference" and run.trial > 0:
-            message = f"the incumbent of trial {run.trial} failed with seed {run.seed}: {event.result.message}"
+    def _take_back(self, run: Run, message: str) -> None:
+        message = f"run {run.id}: {message}"
+        self.store.take_back_run(run, message)
+        self.observer.note(message)
+
+    def _absorb(self, ended: Ended[Run]) -> None:
+        run, result = ended.run, ended.result
+        self._write_down(ended)
+        self.observer.run_finished(run, result)
+        if result.failure and run.purpose == "reference" and run.trial > 0:
+            message = f"the incumbent of trial {run.trial} failed with seed {run.seed}: {result.message}"
             self.store.log("confirmation_failed", message, run.trial)
             self.observer.note(message)
+
+    def _write_down(self, ended: Ended[Run]) -> None:
+        self.store.finish_run(ended.run, ended.result, ended.energy, self._noise(self.store.scores()))
 
     def _judge(self) -> None:
         for trial in self.store.open_trials():
@@ -223,6 +224,9 @@ class StudyLoop:
         noise = self._noise(scores)
         if trial.number == 0:
             self._close(trial, "complete", f"measured with {trial.n_runs} seeds", noise=noise)
+            return
+        if trial.number not in scores:
+            self._close(trial, "abandoned", f"cancelled before it was measured: {runs[-1].message}")
             return
         reference = self._reference
         decision = decide(scores[trial.number], scores[reference], noise, self.rule)
@@ -323,22 +327,18 @@ class StudyLoop:
         if self._trial(0).state == "running":
             self.store.queue_runs((0, seed, "reference") for seed in range(self.rule.baseline_runs))
         for run in self.store.pending_runs():
-            if run.state == "running":
-                self._take_in_or_queue(run)
+            if run.state != "running":
+                continue
+            if ended := left_behind(run, self.folder.run_folder(run.id) / "result.json", self.settings.energy):
+                self._write_down(ended)
+            else:
+                self.store.take_back_run(run, f"run {run.id} was cut off; it is done again")
         for trial in running:
             if trial.state == "proposed":
                 proposal = self.store.proposal(trial.number)
                 assert proposal is not None
                 self._admit(trial.number, proposal["raw"], self._history())
         self._judge()
-
-    def _take_in_or_queue(self, run: Run) -> None:
-        try:
-            result = RunResult.read(self.folder.run_folder(run.id) / "result.json")
-        except (OSError, ValueError):
-            self.store.take_back_run(run, f"run {run.id} was cut off; it is done again")
-            return
-        self.store.finish_run(run, result, estimate(self.settings.energy, result), self._noise(self.store.scores()))
 
     # --- small questions ---
 
@@ -360,7 +360,7 @@ class StudyLoop:
     def _next_seed(self, number: int) -> int:
         """The next of the reference's seeds that this trial has not used: shared seeds make pairs."""
         used = {run.seed for run in self.store.runs(number)}
-        shared = [run.seed for run in self.store.runs(self._reference) if run.state != "failed"]
+        shared = [run.seed for run in self.store.runs(self._reference) if run.state not in ("failed", "cancelled")]
         return next((seed for seed in shared if seed not in used), max([*used, *shared], default=-1) + 1)
 
     def _fresh_seeds(self, number: int, count: int) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ def merge_message(trial: Trial, before: Recipe, comparison: Comparison, scores: 
     mean = sum(runs.values()) / len(runs)
     return (
         f"keep trial {trial.number}: {words.change(trial.changes, before)}: "
-        f"val_bpb {mean:.4f}, better by {_improvement(comparison)}, {len(runs)} runs"
+        f"val_bpb {words.bpb(mean)}, better by {_improvement(comparison)}, {words.count(len(runs), 'run')}"
     )
 
 

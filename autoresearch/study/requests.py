@@ -7,7 +7,6 @@ from pathlib import Path
 
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe
-from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
 from trainer.protocol import RunRequest
@@ -18,7 +17,7 @@ def start_workers(folder: StudyFolder, machine: Machine) -> LocalLauncher:
     settings = folder.settings
     processes = settings.tensor_parallel * settings.data_parallel
     devices = machine.worker_devices(settings.device, settings.workers, processes)
-    return LocalLauncher(devices, EnergyMeter(settings.energy), folder.path / "workers.log", processes=processes)
+    return LocalLauncher(devices, settings.energy, folder.path / "workers.log", processes=processes)
 
 
 def make_request(

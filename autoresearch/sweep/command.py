@@ -14,14 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autoresearch import words
 from autoresearch.config import Settings
 from autoresearch.errors import UserError
 from autoresearch.study.preset import load_preset
 from autoresearch.sweep.measure import Bench, Grid, Row, measure
 from autoresearch.terminal.bars import PrepareProgress
+from autoresearch.terminal.console import say
 from autoresearch.trial import iso, utc_now
-from autoresearch.workers.local import WORKER
 from autoresearch.workers.machine import Machine
+from autoresearch.workers.process import WORKER
 from trainer.recipe import PRECISIONS
 
 ROUNDS_WITH_DATA = 3
@@ -118,16 +120,16 @@ def sweep(grid: Grid, home: Path, out: Path | None, console: Console, worker: Se
                 for number, recipe in enumerate(grid.points, 1):
                     with console.status(f"point {number} of {len(grid.points)}"):
                         rows.append(measure(grid, bench, recipe))
-                    _say(console, f"{number}/{len(grid.points)} {_told(rows[-1])}")
+                    say(console, f"{number}/{len(grid.points)} {_told(rows[-1])}")
                     write_csv(rows, out / "sweep.csv")
         except KeyboardInterrupt:
             interrupted = True
     if rows:
         console.print(table(rows, grid))
         for line in [*_notes(rows, grid), _draw(rows, out / "sweep.svg"), f"Table, chart and the runs' logs: {out}"]:
-            _say(console, line)
+            say(console, line)
     if interrupted:
-        _say(console, f"Ended by Ctrl-C after {len(rows)} of {len(grid.points)} points.")
+        say(console, f"Ended by Ctrl-C after {len(rows)} of {words.count(len(grid.points), 'point')}.")
         raise SystemExit(130)
 
 
@@ -188,7 +190,7 @@ def table(rows: Sequence[Row], grid: Grid) -> Table:
         if grid.data:
             spread = _range(row.slowdown_low, row.slowdown_high, "+.2%") if grid.rounds > 1 else ""
             cells += [_figure(row.data_share, ".3%"), _figure(row.slowdown, "+.2%") + spread]
-        found.add_row(*cells, Text(_words(row.outcome), style="default" if row.outcome == "ok" else "red"))
+        found.add_row(*cells, Text(words.state(row.outcome), style="default" if row.outcome == "ok" else "red"))
     return found
 
 
@@ -199,7 +201,7 @@ def _notes(rows: Sequence[Row], grid: Grid) -> list[str]:
         return ["No point could be measured."]
     fastest = max(measured, key=lambda row: row.tokens_per_second or 0.0)
     peaks = {row.precision: (row.peak_flops, row.peak_flops_source) for row in measured if row.peak_flops is not None}
-    rounds = f", median [lowest, highest] of {grid.rounds} rounds" if grid.rounds > 1 else ""
+    rounds = f", median [lowest, highest] of {words.count(grid.rounds, 'round')}" if grid.rounds > 1 else ""
     notes = [
         f"Fastest, {fastest.backend} on {fastest.device}: {_told(fastest)}.",
         f"Speed: steps 2 to {grid.steps} on random tokens{rounds}. "
@@ -227,12 +229,8 @@ def _draw(rows: Sequence[Row], path: Path) -> str:
 
 def _told(row: Row) -> str:
     if row.tokens_per_second is None:
-        return f"{row.name}: {_words(row.outcome)}: {row.reason}"
+        return f"{row.name}: {words.state(row.outcome)}: {row.reason}"
     return f"{row.name}: {row.tokens_per_second:,.0f} tokens/s"
-
-
-def _words(outcome: str) -> str:
-    return outcome.replace("_", " ")
 
 
 def _figure(value: float | None, form: str) -> str:
@@ -241,7 +239,3 @@ def _figure(value: float | None, form: str) -> str:
 
 def _range(low: float | None, high: float | None, form: str) -> str:
     return f" [{low:{form}}, {high:{form}}]" if low is not None and high is not None else ""
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(line), soft_wrap=True)

@@ -12,14 +12,12 @@ from time import monotonic
 
 from autoresearch.config import Settings
 from autoresearch.trial import Recipe
-from autoresearch.workers.energy import EnergyMeter
-from autoresearch.workers.launcher import Finished
-from autoresearch.workers.local import WORKER, LocalLauncher
+from autoresearch.workers.crew import Crew, Ended, Task
+from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
+from autoresearch.workers.process import WORKER
 from rails import clean
 from trainer.protocol import RunRequest, RunResult
-
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,9 @@ class Bench:
         self._grid, self._data_dir, self._runs = grid, data_dir, runs
         runs.mkdir(parents=True)
         device = grid.machine.worker_devices(grid.settings.device, 1)
-        meter = EnergyMeter(grid.settings.energy)
-        self._launcher = LocalLauncher(device, meter, runs / "worker.log", command=worker)
+        self._launcher = LocalLauncher(device, grid.settings.energy, runs / "worker.log", command=worker)
+        # That a recipe costs the worker its life is a finding, not bad luck.
+        self._crew: Crew[str] = Crew(self._launcher, max_attempts=1)
 
     def __enter__(self) -> Bench:
         return self
@@ -165,17 +164,17 @@ class Bench:
             compile=grid.compile,
         )
         limit_seconds, killed, began = grid.settings.limits.run_seconds, oom_kills(), monotonic()
-        self._launcher.submit(request, limit_seconds)
-        while not isinstance(event := self._launcher.next_event(POLL_SECONDS), Finished):
+        self._crew.submit(Task(name, request, limit_seconds))
+        while not isinstance(ended := self._crew.next_event(), Ended):
             pass
-        seconds, result = monotonic() - began, event.result
+        seconds, result = monotonic() - began, ended.result
         if result.failure == "worker_died" and oom_kills() > killed:
             raise RunFailed("out_of_memory", "the kernel killed the worker because memory ran out")
         if result.failure == "timed_out":
             raise RunFailed("timed_out", f"took longer than {limit_seconds:g} s")
         if result.failure:
             raise RunFailed(result.failure, clean(result.message, 300))
-        return Measured(result, event.energy.joules / seconds, event.energy.source)
+        return Measured(result, ended.energy.joules / seconds, ended.energy.source)
 
 
 def measure(grid: Grid, bench: Bench, recipe: Recipe) -> Row:

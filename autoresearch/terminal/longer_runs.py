@@ -9,18 +9,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from autoresearch.evidence.longer_runs import VERDICTS, Facts, gain_text
-from autoresearch.terminal.views import energy_text
+from autoresearch import words
+from autoresearch.evidence.longer_runs import VERDICTS, LongerRow, LongerRuns
+from autoresearch.terminal.console import listing
 
 VERDICT_STYLES = {"held": "bold green", "shrank": "yellow", "lost": "red", "diverged": "red", "not measured": "red"}
+COLUMNS = ("trial", "against the baseline", "gain in the search", "gain here", "gain on test", "runs", "verdict")
 
 
-def longer_runs_view(facts: Sequence[Facts]) -> RenderableType:
+def longer_runs_view(found: Sequence[LongerRuns]) -> RenderableType:
     """For each longer budget: what it says in words, and a line for each recipe."""
     parts: list[RenderableType] = []
-    for promotion in facts:
-        energy = energy_text(promotion["energy_joules"], promotion["energy_sources"])
-        parts += [Text(f"{promotion['sentence']} It took {energy}."), Text(), _table(promotion), Text()]
+    for longer in found:
+        energy = words.energy(longer.energy_joules, longer.energy_sources)
+        parts += [Text(f"{longer.sentence} It took {energy}."), Text(), _table(longer), Text()]
     if not parts:
         return Text("Nothing is promoted yet.")
     meanings = [Text(f"{verdict}: {meaning}.", style="dim") for verdict, meaning in VERDICTS.items()]
@@ -28,28 +30,21 @@ def longer_runs_view(facts: Sequence[Facts]) -> RenderableType:
     return Group(*parts, Text(note, style="dim"), *meanings)
 
 
-def _table(promotion: Facts) -> Table:
-    table = Table(pad_edge=False, box=None, header_style="dim")
-    table.add_column("trial", justify="right")
-    table.add_column("against the baseline")
-    for name in ("gain in the search", "gain here", "gain on test", "runs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for row in promotion["rows"]:
-        gains = [gain_text(row, name) for name in ("search", "long", "test")]
-        if row["trial"] == 0:  # it has no gain: what the gains are taken from
-            gains = [_score(row, "search"), _score(row, "long"), "-"]
+def _table(longer: LongerRuns) -> Table:
+    table = listing(*COLUMNS, right=("trial", "gain in the search", "gain here", "gain on test", "runs"))
+    for row in longer.rows:
         table.add_row(
-            str(row["trial"]),
-            escape(row["label"]),
-            *gains,
-            f"{row['n_search_runs']}, {row['n_runs']}",
-            Text(row["verdict"], style=VERDICT_STYLES.get(row["verdict"], "default")),
+            str(row.trial),
+            escape(row.label),
+            *_figures(row),
+            f"{row.n_search_runs}, {row.n_runs}",
+            Text(row.verdict, style=VERDICT_STYLES.get(row.verdict, "default")),
         )
     return table
 
 
-def _score(row: Facts, name: str) -> str:
-    if row[f"{name}_val_bpb"] is None:
-        return "-"
-    return f"val_bpb {row[f'{name}_val_bpb']:.4f} +- {row[f'{name}_half_interval']:.4f}"
+def _figures(row: LongerRow) -> tuple[str, str, str]:
+    if row.trial == 0:  # it has no gain: what the gains are taken from
+        search = words.plus_minus(row.search_val_bpb, row.search_half_interval)
+        return search, words.plus_minus(row.long_val_bpb, row.long_half_interval), words.NONE
+    return row.in_the_search, row.for_longer, row.on_the_test_text

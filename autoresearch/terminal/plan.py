@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table as Listing
 from rich.text import Text
 
+from autoresearch import words
 from rails import clean
 
 
@@ -18,16 +19,16 @@ def plan_view(plan: dict[str, Any]) -> RenderableType:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
     recipe, gpus = plan["recipe"], plan["gpus"]
-    rent = _money(plan["rent"], plan["rent_currency"]) if plan["rent"] is not None else "none"
+    rent = words.money(plan["rent"], plan["rent_currency"]) if plan["rent"] is not None else "none"
     for name, value in {
         "recipe": f"trial {recipe['trial']} ({recipe['label']}): {recipe['why']}",
         "model": f"{plan['params'] / 1e6:,.1f} million parameters",
-        "training": f"{_figure(plan['tokens'] / 1e9)} billion tokens, {plan['flops']:.3g} FLOPs",
+        "training": f"{words.figure(plan['tokens'] / 1e9)} billion tokens, {plan['flops']:.3g} FLOPs",
         "hardware": f"{gpus} x {plan['hardware']['name']}",
-        "time": f"{_figure(plan['gpu_hours'])} GPU-hours, {_figure(plan['days'])} days on {gpus} of them",
-        "energy": f"{_figure(plan['kwh'])} kWh",
+        "time": f"{words.figure(plan['gpu_hours'])} GPU-hours, {words.figure(plan['days'])} days on {gpus} of them",
+        "energy": f"{words.figure(plan['kwh'])} kWh",
         "money": f"rent {rent}; electricity, where the machine is yours, "
-        f"{_money(plan['electricity'], plan['electricity_currency'])}",
+        f"{words.money(plan['electricity'], plan['electricity_currency'])}",
     }.items():
         facts.add_row(name, escape(clean(value, 600)))
     for column in ("assumption", "value", "source"):
@@ -41,28 +42,19 @@ def _blind_lines(plan: dict[str, Any]) -> list[str]:
     blind = plan["booking_blind"]
     if blind is None:
         return ["Booking blind: nothing but the baseline is measured, so there is nothing to book."]
-    loss, price = _money(blind["loss"], blind["currency"]), _money(plan["price"], plan["currency"])
+    loss, price = words.money(blind["loss"], blind["currency"]), words.money(plan["price"], plan["currency"])
     cost = "not known (no energy is written down)"
     if blind["search_cost"] is not None:
-        cost = f"{_money(blind['search_cost'], blind['search_currency'])} of electricity"
+        cost = f"{words.money(blind['search_cost'], blind['search_currency'])} of electricity"
     ratio = ""
     if blind["ratio"] is not None:
-        ratio = f": the loss is {_figure(blind['ratio'])} times the cost"
+        ratio = f": the loss is {words.figure(blind['ratio'])} times the cost"
     elif blind["currency"] != blind["search_currency"]:
         ratio = "; give study.toml and the hardware file one currency to compare the two"
     return [
         f"Booking blind, on the best single number: trial {blind['trial']} ({blind['label']}), val_bpb "
-        f"{blind['val_bpb']:.4f} in one run. P(no better than the baseline) is {blind['p_wrong']:.2g} "
+        f"{words.bpb(blind['val_bpb'])} in one run. P(no better than the baseline) is {blind['p_wrong']:.2g} "
         f"(from: {blind['evidence']}). Expected loss: {blind['p_wrong']:.2g} x {price} ({plan['price_is']}) = {loss}. "
         f"This search, its promotions included, cost {cost}{ratio}.",
         f"Left out of it: {blind['left_out']}.",
     ]
-
-
-def _figure(amount: float) -> str:
-    """Three digits at least, never 1e+04."""
-    return f"{amount:,.1f}" if amount >= 100 else f"{amount:.3g}"
-
-
-def _money(amount: float, currency: str) -> str:
-    return f"{amount:,.2f} {currency}" if amount >= 1 else f"{amount:.2g} {currency}"

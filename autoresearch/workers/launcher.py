@@ -8,10 +8,6 @@ from typing import Protocol
 from autoresearch.workers.energy import Energy
 from trainer.protocol import RunRequest, RunResult
 
-POLL_SECONDS = 0.5
-# Times that a run is handed out before a worker's death is the run's failure.
-MAX_ATTEMPTS = 2
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -42,6 +38,13 @@ class Launcher(Protocol):
     capacity: int
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None: ...
+
+    def cancel(self, run_id: str) -> None:
+        """Asks a run to end; does nothing for one that is not in flight.
+
+        It finishes as any other: cancelled, with its curve so far and its worker still warm, or as it has ended
+        meanwhile. One that does not heed it is killed, and cancelled too: whatever becomes of its worker is no failure.
+        """
 
     def next_event(self, timeout_seconds: float) -> Event | None: ...
 

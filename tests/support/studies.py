@@ -21,7 +21,7 @@ from autoresearch.proposers.classic import ScriptedProposer
 from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.study.observer import Observer
 from autoresearch.study.store import Store
-from autoresearch.workers.energy import Energy, EnergyMeter
+from autoresearch.workers.energy import Energy
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
 from trainer.protocol import RunResult
@@ -54,7 +54,7 @@ def run_study(
 ) -> str:
     """One night with stub workers; `answers` are the scripted proposals for trials 1, 2, ..."""
     log = folder.path / "workers.log"
-    launcher = LocalLauncher(["cpu"] * workers, EnergyMeter(EnergySettings()), log, command=STUB)
+    launcher = LocalLauncher(["cpu"] * workers, EnergySettings(), log, command=STUB)
     stop = StopRule(folder, LimitSettings(trials=trials, min_free_disk_bytes=0))
     try:
         chosen = proposer or ScriptedProposer(answers or [])
@@ -120,7 +120,7 @@ def assert_git_and_database_agree(folder: StudyFolder) -> None:
     tags = git(folder, "tag").split()
     rows = query(folder, 'SELECT number, state, decision, "commit", merge_commit, recipe FROM trials ORDER BY number')
     assert [row[0] for row in rows] == list(range(len(rows)))
-    closed = [f"trial/{row[0]:04d}" for row in rows if row[1] in ("complete", "failed", "timed_out")]
+    closed = [f"trial/{row[0]:04d}" for row in rows if row[1] in ("complete", "failed", "timed_out", "abandoned")]
     assert tags == closed
     for number, state, decision, commit, merge, recipe in rows:
         if state == "blocked":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.protocol import RunRequest, RunResult
+from trainer.protocol import RunRequest, RunResult, cancel_line
 
 RECIPE: dict[str, Any] = {
     "n_layer": 2,
@@ -61,9 +61,12 @@ class Worker:
                 preexec_fn=limit_memory,
             )
 
-    def send(self, path: Path) -> None:
+    def cancel(self, run_id: str) -> None:
+        self.send(cancel_line(run_id))
+
+    def send(self, line: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{path}\n".encode())
+        self.process.stdin.write(f"{line}\n".encode())
         self.process.stdin.flush()
 
     def event(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from worker_process import Worker
 
 from trainer.data import prepare
-from trainer.protocol import RunRequest
+from trainer.protocol import RunRequest, RunResult
 
 RequestFor = Callable[..., RunRequest]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -76,6 +76,22 @@ def test_megatron_shares_batches_too(pair: Worker, warm_worker: Worker, request_
 def test_a_budget_in_seconds_ends_for_both_at_the_same_step(pair: Worker, request_for: RequestFor) -> None:
     result = pair.run(request_for(data_parallel=2, budget={"seconds": 0.5}))
     assert result.state == "complete" and result.steps
+
+
+def test_a_cancelled_run_ends_for_both_at_the_same_step_and_the_next_is_done(
+    pair: Worker, request_for: RequestFor
+) -> None:
+    before = pair.run(request_for(data_parallel=2))
+    request = request_for(data_parallel=2, budget={"steps": 10_000_000})
+    pair.submit(request)
+    pair.events_until("progress")
+    pair.cancel(request.run_id)
+    pair.events_until("done")
+    result = RunResult.read(request.result_path)
+    assert (result.state, result.processes, result.val_bpb) == ("cancelled", 2, None)
+    assert result.steps and result.curve[-1][0] == result.steps
+    after = pair.run(request_for(data_parallel=2))
+    assert (after.state, after.val_bpb, after.curve) == ("complete", before.val_bpb, before.curve)
 
 
 @pytest.mark.parametrize(

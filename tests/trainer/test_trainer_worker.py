@@ -263,7 +263,7 @@ def test_what_a_library_prints_does_not_reach_the_protocol() -> None:
     program = (
         "import os\n"
         "from trainer.worker import _take_pipes\n"
-        "requests, events = _take_pipes()\n"
+        "lines, events = _take_pipes()\n"
         "print('python says', flush=True)\n"
         "os.write(1, b'a C library says\\n')\n"
         "os.system('echo a child says')\n"
@@ -283,7 +283,7 @@ def test_a_worker_has_one_thread_unless_the_launcher_says_otherwise() -> None:
         "class Stop(Exception): pass\n"
         "def stop(*_): raise Stop\n"
         "worker._serve = stop\n"
-        "worker.queue.SimpleQueue = lambda: type('Q', (), {'get': lambda self: ''})()\n"
+        "worker.Orders.next = lambda self: (0, '')\n"
         "try: worker.main()\n"
         "except Stop: import torch; print(torch.get_num_threads())\n"
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from itertools import accumulate
 from statistics import fmean, median
 from typing import Any
 
 from autoresearch import words
-from autoresearch.evidence import Evidence, longer_runs
+from autoresearch.evidence import Evidence, sentences
+from autoresearch.evidence.longer_runs import longer_runs
 from autoresearch.evidence.meters import measure
-from autoresearch.morning.report import sentences
+from autoresearch.facts import plain
 from autoresearch.study.folder import StudyFolder, lock_holder
 from autoresearch.trial import EPOCH, Run, Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -28,28 +28,30 @@ def facts(folder: StudyFolder) -> dict[str, Any]:
     """What the page shows, but for what belongs to one trial alone. All text in it may be hostile."""
     evidence = Evidence(folder)
     meters = measure(evidence)
-    promotions = longer_runs.facts(folder)
-    return {
-        "study": _study(evidence),
-        "headline": sentences.headline(evidence, meters),
-        "not_this": sentences.not_this(evidence, promotions),
-        "warnings": sentences.warnings(evidence, meters),
-        "baseline": evidence.standing_facts(evidence.baseline),
-        "incumbent": evidence.standing_facts(evidence.incumbent),
-        "noise": {
-            "deviation": evidence.noise.deviation,
-            "dof": evidence.noise.dof,
-            "source": "measured" if evidence.measured_deviation[0] is not None else "assumed",
-        },
-        "meters": asdict(meters),
-        "trials": _trials(evidence),
-        "coverage": _coverage(evidence),
-        "wall": _wall(evidence),
-        "proposers": _proposers(evidence),
-        "failures": _failures(evidence),
-        "curves": _curves(evidence),
-        "promotions": promotions,
-    }
+    promotions = longer_runs(folder)
+    return plain(
+        {
+            "study": _study(evidence),
+            "headline": sentences.headline(evidence, meters),
+            "not_this": sentences.not_this(evidence, promotions),
+            "warnings": sentences.warnings(evidence, meters),
+            "baseline": evidence.standing(evidence.baseline),
+            "incumbent": evidence.standing(evidence.incumbent),
+            "noise": {
+                "deviation": evidence.noise.deviation,
+                "dof": evidence.noise.dof,
+                "source": "measured" if evidence.measured_deviation[0] is not None else "assumed",
+            },
+            "meters": meters,
+            "trials": _trials(evidence),
+            "coverage": _coverage(evidence),
+            "wall": _wall(evidence),
+            "proposers": _proposers(evidence),
+            "failures": _failures(evidence),
+            "curves": _curves(evidence),
+            "promotions": promotions,
+        }
+    )
 
 
 def _study(evidence: Evidence) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _trials(evidence: Evidence) -> list[dict[str, Any]]:
                 "knobs": [*trial.changes],
                 "change": words.change(trial.changes, before),
                 "state": trial.state,
-                "outcome": sentences.outcome(trial),
+                "outcome": trial.outcome,
                 "rail": trial.rail,
                 "reason": trial.reason,
                 "hypothesis": trial.hypothesis,

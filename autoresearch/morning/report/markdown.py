@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from autoresearch.evidence import longer_runs
+from autoresearch import words
 from autoresearch.evidence.meters import Meters
-from autoresearch.terminal import views
+from autoresearch.terminal.meters import meter_lines
 from autoresearch.workers.energy import JOULES_PER_KWH
 from rails import clean
 
@@ -44,7 +44,7 @@ def _lines(facts: Facts) -> Iterator[str]:
     yield from _section("What the search explored")
     meters = _METERS.validate_python(facts["meters"])
     yield f"- **{text(meters.verdict)}**: {sentence(meters.why)}"
-    yield from (f"- {text(name)}: {sentence(value)}" for name, value in views.meter_lines(meters))
+    yield from (f"- {text(line.name)}: {sentence(line.text)}" for line in meter_lines(meters))
     yield from _kept(facts)
     yield from _coverage(facts["coverage"])
     for longer in facts["promotions"]:
@@ -63,8 +63,8 @@ def _status(facts: Facts) -> str:
     else:
         how = "not running"
     when = f"As of {text(study['as_of'])}: " if study["as_of"] else ""
-    words = [f"{when}{len(trials) - 1} trials", *map(text, filter(None, [study["budget"], *study["devices"]])), how]
-    return ", ".join(words) + "."
+    parts = [f"{when}{len(trials) - 1} trials", *map(text, filter(None, [study["budget"], *study["devices"]])), how]
+    return ", ".join(parts) + "."
 
 
 def _two(facts: Facts) -> list[tuple[str, Facts]]:
@@ -143,8 +143,8 @@ def _promotion(longer: Facts) -> Iterator[str]:
             [
                 str(row["trial"]),
                 text(row["label"]),
-                longer_runs.gain_text(row, "search"),
-                longer_runs.gain_text(row, "long"),
+                words.gain(row["search_gain"], row["search_low"], row["search_high"]),
+                words.gain(row["long_gain"], row["long_low"], row["long_high"]),
                 text(row["verdict"]),
             ]
             for row in longer["rows"]
@@ -205,7 +205,7 @@ def _energy(facts: Facts) -> Iterator[str]:
         study, kwh = facts["study"], trials[-1]["kwh"]
         each = [trial["energy_joules"] for trial in trials if trial["energy_joules"] is not None]
         yield (
-            f"- {views.energy_text(kwh * JOULES_PER_KWH, map(text, sources))}, "
+            f"- {words.energy(kwh * JOULES_PER_KWH, map(text, sources))}, "
             f"{kwh * study['price_per_kwh']:.2g} {text(study['currency'])} at {study['price_per_kwh']:g} a kWh; "
             f"{sum(each) / len(each) / 3600:.2g} Wh a trial, over {len(each)} trials"
         )
@@ -274,7 +274,7 @@ def _gain(value: float | None, low: float | None, high: float | None) -> str:
 def _joules(trial: Facts) -> str:
     if trial["energy_joules"] is None:
         return "-"
-    return views.energy_text(trial["energy_joules"], [text(trial["energy_source"] or "")])
+    return words.energy(trial["energy_joules"], [text(trial["energy_source"] or "")])
 
 
 def _figure(value: float | None, form: str) -> str:

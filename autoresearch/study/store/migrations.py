@@ -149,3 +149,20 @@ def m004_promotions(db: Database) -> None:
             finished_at TEXT NOT NULL,
             PRIMARY KEY (trial, factor, seed)
         )""")
+
+
+@migrations()
+def m005_cancelled_runs(db: Database) -> None:
+    """SQLite cannot alter a CHECK: the table is made again, from its own text, so that it keeps what it has besides."""
+    before, after = "'complete', 'failed'))", "'complete', 'failed', 'cancelled'))"
+    parts = db.execute("SELECT type, sql FROM sqlite_master WHERE tbl_name = 'runs' AND sql IS NOT NULL").fetchall()
+    (table,) = (sql for kind, sql in parts if kind == "table")
+    assert table.count(before) == 1, "the states of a run stand there once"
+    db.execute("CREATE TEMP TABLE kept_runs AS SELECT * FROM runs")
+    db.execute("DROP TABLE runs")
+    db.execute(table.replace(before, after))
+    db.execute("INSERT INTO runs SELECT * FROM kept_runs")
+    db.execute("DROP TABLE kept_runs")
+    for kind, sql in parts:
+        if kind != "table":
+            db.execute(sql)

@@ -110,7 +110,7 @@ def test_status_tells_people_and_programs_the_same(command: Command, ran: StudyF
     assert facts["runner_pid"] is None
     shown = command("status", "one").out
     for standing in (facts["baseline"], facts["incumbent"]):
-        assert f"{standing['val_bpb']:.4f} +- {standing['val_bpb_half_interval']:.4f}" in shown
+        assert f"{standing['val_bpb']:.4f} ± {standing['val_bpb_half_interval']:.4f}" in shown
     assert "1 blocked, 1 failed, 1 keep" in shown
     assert "(estimate)" in shown or "(rapl)" in shown
 
@@ -121,7 +121,7 @@ def test_trials_tells_people_and_programs_the_same(command: Command, ran: StudyF
     assert rows[1]["changes"] == {"lr": GOOD} and rows[2]["val_bpb"] is None
     lines = command("trials", "one").out.splitlines()
     assert re.search(
-        r"1 +scripted +lr 0\.001 -> 0\.004 +2\.8\d+ \+- 0\.\d+ +\d+ +\+0\.1\d+ \[\+0\.\d+, \+0\.\d+\] +keep", lines[2]
+        r"1 +scripted +lr 0\.001 -> 0\.004 +2\.8\d+ ± 0\.\d+ +\d+ +\+0\.1\d+ \[\+0\.\d+, \+0\.\d+\] +keep", lines[2]
     )
     assert "failed: seed 0: diverged: loss is NaN" in lines[3] and "blocked range" in lines[4]
 

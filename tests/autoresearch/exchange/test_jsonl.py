@@ -81,6 +81,20 @@ def test_readers_of_the_published_format_find_their_fields(ran: StudyFolder) -> 
     assert end["best_proposal"]["knob"] in ("lr", "weight_decay")
 
 
+def test_a_cancelled_run_travels_as_what_it_is(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    with sqlite3.connect(folder.path / "study.db") as database:
+        database.execute(
+            "INSERT INTO runs (trial, seed, purpose, state, attempts, message, energy_joules, energy_source, curve) "
+            "VALUES (0, 0, 'reference', 'cancelled', 1, 'cancelled after step 1', 3.0, 'estimate', '[[1, 7.6]]')"
+        )
+    export_study(folder, "jsonl", tmp_path / "out.jsonl")
+    back = import_study(tmp_path, "back", tmp_path / "out.jsonl")
+    assert query(back, "SELECT state, failure, message, energy_joules, curve FROM runs") == [
+        ("cancelled", None, "cancelled after step 1", 3.0, "[[1, 7.6]]")
+    ]
+
+
 def test_a_trial_in_flight_keeps_its_number_and_comes_back_abandoned(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     with sqlite3.connect(folder.path / "study.db") as database:

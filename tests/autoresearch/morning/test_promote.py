@@ -19,11 +19,12 @@ from studies import write_promoted as write
 
 from autoresearch.config import EnergySettings
 from autoresearch.errors import UserError
-from autoresearch.evidence import Evidence, longer_runs
+from autoresearch.evidence import Evidence
+from autoresearch.evidence.longer_runs import Divergence, longer_runs, survivor
+from autoresearch.facts import to_json
 from autoresearch.morning.promote import best_recipes, promote
 from autoresearch.study.folder import StudyFolder
 from autoresearch.terminal.longer_runs import longer_runs_view
-from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.launcher import Event, Finished
 from autoresearch.workers.local import LocalLauncher
 
@@ -60,7 +61,7 @@ class Stubs(LocalLauncher):
     """Two stub workers; after `finished` runs something happens."""
 
     def __init__(self, folder: StudyFolder, finished: int = 0, happens: str = "") -> None:
-        super().__init__(["cpu"] * 2, EnergyMeter(EnergySettings()), folder.path / "workers.log", command=STUB)
+        super().__init__(["cpu"] * 2, EnergySettings(), folder.path / "workers.log", command=STUB)
         self.submitted = 0
         self._left, self._happens = finished, happens
 
@@ -91,7 +92,7 @@ def numbers(folder: StudyFolder) -> list[tuple[object, ...]]:
 
 def shown(folder: StudyFolder) -> str:
     console = Console(width=200, file=io.StringIO(), highlight=False)
-    console.print(longer_runs_view(longer_runs.facts(folder)))
+    console.print(longer_runs_view(longer_runs(folder)))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -99,23 +100,23 @@ def test_a_promotion_tells_wins_that_held_shrank_faded_and_diverged_late(folder:
     ended, said = run(folder, top=5)
     assert ended == "all 18 runs are done"
     assert "trial 2 seed 1000: val_bpb" in said and "(18 of 18)" in said
-    (found,) = longer_runs.facts(folder)
-    rows = {row["trial"]: row for row in found["rows"]}
-    assert {number: row["verdict"] for number, row in rows.items()} == {
+    (found,) = longer_runs(folder)
+    rows = {row.trial: row for row in found.rows}
+    assert {number: row.verdict for number, row in rows.items()} == {
         0: "baseline", LR: "held", SHRINK: "shrank", FADE: "lost", LATE: "diverged", DISCARDED: "lost",
     }  # fmt: skip
-    assert rows[LR]["label"] == "lr 0.001 -> 0.004"
-    assert rows[LR]["long_gain"] == pytest.approx(0.16, abs=0.01)
-    assert rows[SHRINK]["search_gain"] == pytest.approx(0.30, abs=0.01)
-    assert rows[SHRINK]["long_gain"] == pytest.approx(0.075, abs=0.01)  # a quarter at 16 times the budget
-    assert rows[SHRINK]["long_low"] < rows[SHRINK]["long_gain"] < rows[SHRINK]["long_high"]
-    assert rows[LATE]["diverged"] == [{"seed": seed, "step": 26, "late": True} for seed in found["seeds"]]
+    assert rows[LR].label == "lr 0.001 -> 0.004"
+    assert rows[LR].long_gain == pytest.approx(0.16, abs=0.01)
+    assert rows[SHRINK].search_gain == pytest.approx(0.30, abs=0.01)
+    assert rows[SHRINK].long_gain == pytest.approx(0.075, abs=0.01)  # a quarter at 16 times the budget
+    assert rows[SHRINK].long_low < rows[SHRINK].long_gain < rows[SHRINK].long_high
+    assert rows[LATE].diverged == [Divergence(seed, 26, True) for seed in found.seeds]
     # search: shrink, (late,) lr, fade, n_layer, baseline; here: lr, shrink, fade, then two equal but for the noise
-    assert found["n_ranked"] == 5 and found["spearman"] in (pytest.approx(0.9), pytest.approx(0.8))
-    assert found["held"] and "the ranking of the search held: Spearman +0." in found["sentence"]
-    assert "seed 1000 at step 26 (late), seed" in found["sentence"]
-    assert found["energy_joules"] == pytest.approx(sum(run.energy_joules for run in folder.store.promoted_runs()))
-    json.dumps(longer_runs.facts(folder), allow_nan=False)
+    assert found.n_ranked == 5 and found.spearman in (pytest.approx(0.9), pytest.approx(0.8))
+    assert found.held and "the ranking of the search held: Spearman +0." in found.sentence
+    assert "seed 1000 at step 26 (late), seed" in found.sentence
+    assert found.energy_joules == pytest.approx(sum(run.energy_joules for run in folder.store.promoted_runs()))
+    to_json(longer_runs(folder))
     text = shown(folder)
     assert all(word in text for word in ("held", "shrank", "lost", "diverged", "lr 0.001 -> 0.004", "+0.16"))
 
@@ -229,46 +230,46 @@ def test_a_ranking_turned_round_did_not_hold(folder: StudyFolder) -> None:
     # best in the search first: shrink, late, lr, fade
     for trial, level in {SHRINK: 2.9, LATE: 2.8, LR: 2.7, FADE: 2.6, 0: 2.75}.items():
         write(folder.store, trial, {1000: level, 1001: level + 0.01})
-    (found,) = longer_runs.facts(folder)
+    (found,) = longer_runs(folder)
     # ranks in the search 1 2 3 4 5, here 5 4 2 1 3: 1 - 6 * (16 + 4 + 1 + 9 + 4) / (5 * 24)
-    assert found["spearman"] == pytest.approx(1 - 6 * 34 / 120)
-    assert found["held"] is False and "did not hold: Spearman -0.70 over 5 recipes" in found["sentence"]
-    survivor = longer_runs.survivor(found)
-    assert survivor and survivor["trial"] == FADE
+    assert found.spearman == pytest.approx(1 - 6 * 34 / 120)
+    assert found.held is False and "did not hold: Spearman -0.70 over 5 recipes" in found.sentence
+    best = survivor(found)
+    assert best and best.trial == FADE
 
 
 def test_two_recipes_make_no_ranking(folder: StudyFolder) -> None:
     write(folder.store, 0, {1000: 2.9})
     write(folder.store, LR, {1000: 2.7})
-    (found,) = longer_runs.facts(folder)
-    assert (found["spearman"], found["held"]) == (None, None)
-    assert "too few recipes are measured for a ranking" in found["sentence"]
+    (found,) = longer_runs(folder)
+    assert (found.spearman, found.held) == (None, None)
+    assert "too few recipes are measured for a ranking" in found.sentence
 
 
 def test_gains_are_over_the_baseline_in_bits_per_byte_also_on_the_test_text(folder: StudyFolder) -> None:
     baseline, candidate = {1000: 2.80, 1001: 2.83, 1002: 2.86}, {1000: 2.71, 1001: 2.75, 1002: 2.76}
     write(folder.store, 0, baseline)  # type: ignore[arg-type]
     write(folder.store, LR, candidate)  # type: ignore[arg-type]
-    row = longer_runs.facts(folder)[0]["rows"][1]
+    row = longer_runs(folder)[0].rows[1]
     expected = fmean(baseline.values()) - fmean(candidate.values())
-    assert row["long_gain"] == pytest.approx(expected) and row["test_gain"] == pytest.approx(expected)
-    assert row["long_low"] + row["long_high"] == pytest.approx(2 * expected)
-    assert (row["n_runs"], row["n_test_runs"], row["long_val_bpb"]) == (3, 3, pytest.approx(2.74))
+    assert row.long_gain == pytest.approx(expected) and row.test_gain == pytest.approx(expected)
+    assert row.long_low + row.long_high == pytest.approx(2 * expected)
+    assert (row.n_runs, row.n_test_runs, row.long_val_bpb) == (3, 3, pytest.approx(2.74))
 
 
 def test_failures_are_states_and_never_numbers(folder: StudyFolder) -> None:
     write(folder.store, 0, {1000: 2.80, 1001: "timed_out"})
     write(folder.store, LR, {1000: "out_of_memory", 1001: "timed_out"})
     write(folder.store, FADE, {1000: "diverged", 1001: 2.5})
-    (found,) = longer_runs.facts(folder)
-    rows = {row["trial"]: row for row in found["rows"]}
-    assert rows[LR]["verdict"] == "not measured" and rows[LR]["long_val_bpb"] is None
-    assert [failure["failure"] for failure in rows[LR]["failures"]] == ["out_of_memory", "timed_out"]
+    (found,) = longer_runs(folder)
+    rows = {row.trial: row for row in found.rows}
+    assert rows[LR].verdict == "not measured" and rows[LR].long_val_bpb is None
+    assert [failure.failure for failure in rows[LR].failures] == ["out_of_memory", "timed_out"]
     # One good seed does not make up for one that blew up; at step 9 it was not late: the search's runs have 25.
-    assert rows[FADE]["verdict"] == "diverged" and rows[FADE]["diverged"] == [{"seed": 1000, "step": 9, "late": False}]
-    assert longer_runs.survivor(found) is None
-    assert "Trial 0 failed with seed 1001: timed_out." in found["sentence"]
-    assert "Trial 3 diverged with seed 1000 at step 9." in found["sentence"]
+    assert rows[FADE].verdict == "diverged" and rows[FADE].diverged == [Divergence(1000, 9, False)]
+    assert survivor(found) is None
+    assert "Trial 0 failed with seed 1001: timed out." in found.sentence
+    assert "Trial 3 diverged with seed 1000 at step 9." in found.sentence
     assert "not measured" in shown(folder)
 
 
@@ -276,9 +277,9 @@ def test_each_budget_is_told_by_itself_the_longest_last(folder: StudyFolder) -> 
     for factor in (16.0, 4.0):
         write(folder.store, 0, {1000: 2.8}, factor)
         write(folder.store, LR, {1000: 2.6}, factor)
-    assert [(found["factor"], found["budget"]) for found in longer_runs.facts(folder)] == [
+    assert [(found.factor, found.budget) for found in longer_runs(folder)] == [
         (4.0, "800,000 tokens a run"),
         (16.0, "3,200,000 tokens a run"),
     ]
-    assert longer_runs.facts(make_study(folder.path.parent, "new")) == []
+    assert longer_runs(make_study(folder.path.parent, "new")) == []
     assert "Nothing is promoted yet" in shown(StudyFolder(folder.path.parent, "new"))

@@ -13,6 +13,7 @@ from markdown_it.token import Token
 from sample_facts import HOSTILE, promotions, sample
 from studies import BAD, GOOD, change, make_study, query, run_study
 
+from autoresearch import words
 from autoresearch.morning.report.facts import facts
 from autoresearch.morning.report.markdown import code, markdown, text
 from rails import clean
@@ -125,7 +126,7 @@ def test_the_report_of_a_night_says_what_the_database_says(tmp_path: Path) -> No
     assert "Never turned: n_layer" in report
     assert "- diverged: 1 run, trial 4\n  - `loss is NaN`" in report
     joules = query(folder, "SELECT SUM(energy_joules) FROM runs")[0][0]
-    assert f"- {joules / 3600:.1f} Wh (estimate)" in report
+    assert f"- {words.energy(joules, ['estimate'])}" in report
     for sentence in facts(folder)["headline"]:
         assert text(sentence, 1200) in report
 

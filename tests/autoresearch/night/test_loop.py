@@ -6,12 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from studies import BAD, GOOD, assert_git_and_database_agree, change, git, make_study, query, run_study
+from studies import BAD, GOOD, MACHINE, STUB, assert_git_and_database_agree, change, git, make_study, query, run_study
 
+from autoresearch.config import EnergySettings, LimitSettings
 from autoresearch.errors import UserError
+from autoresearch.night.limits import StopRule
+from autoresearch.night.loop import StudyLoop
 from autoresearch.proposers import Proposer
-from autoresearch.proposers.classic import RandomProposer, TpeProposer
+from autoresearch.proposers.classic import RandomProposer, ScriptedProposer, TpeProposer
+from autoresearch.study.observer import Observer
 from autoresearch.trial import History, Proposal
+from autoresearch.workers.launcher import Progress
+from autoresearch.workers.local import LocalLauncher
 
 
 def test_a_better_recipe_is_kept_and_a_worse_one_discarded(tmp_path: Path) -> None:
@@ -129,6 +135,37 @@ def test_a_recipe_that_always_kills_its_worker_fails_its_trial_only(tmp_path: Pa
     states = [(trial.state, trial.decision) for trial in folder.store.trials()[1:]]
     assert states == [("failed", None), ("complete", "keep")]
     assert "exit code 7" in folder.store.trials()[1].reason
+
+
+class Impatient(Observer):
+    """Cancels the runs of trial 1 as soon as it hears of them."""
+
+    loop: StudyLoop
+
+    def progress(self, event: Progress) -> None:
+        if event.run_id.startswith("0001"):
+            self.loop.crew.cancel(event.run_id)
+
+
+def test_a_trial_whose_run_is_cancelled_is_abandoned_and_the_night_goes_on(tmp_path: Path) -> None:
+    folder, observer = make_study(tmp_path), Impatient()
+    launcher = LocalLauncher(["cpu"], EnergySettings(), folder.path / "workers.log", command=STUB)
+    proposer = ScriptedProposer([change("grad_clip", 0.625), change("lr", GOOD)])  # the first waits to be cancelled
+    stop = StopRule(folder, LimitSettings(min_free_disk_bytes=0))
+    observer.loop = StudyLoop(folder, launcher, proposer, MACHINE, folder.path, stop, observer)
+    try:
+        observer.loop.run()
+    finally:
+        launcher.close()
+    _, trial, kept = folder.store.trials()
+    assert (trial.state, trial.decision, trial.val_bpb, trial.n_runs) == ("abandoned", None, None, 0)
+    assert trial.reason == "cancelled before it was measured: cancelled after step 1"
+    (run,) = folder.store.runs(1)
+    assert (run.state, run.failure, run.attempts, run.steps) == ("cancelled", None, 1, 1)
+    assert run.energy_joules == trial.energy_joules and trial.energy_joules
+    assert folder.store.curve(1, 0) == [[1, 7.6]]
+    assert kept.decision == "keep"
+    assert_git_and_database_agree(folder)
 
 
 def test_a_run_that_takes_too_long_is_killed_and_timed_out(tmp_path: Path) -> None:
@@ -256,9 +293,9 @@ def test_pause_starts_nothing_new_and_resume_goes_on(tmp_path: Path) -> None:
 def test_trial_limits_count_trained_trials_of_this_night(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     answers = [change("lr", 99), change("d_ff", 256), change("d_ff", 768), change("d_ff", 1024)]
-    assert run_study(folder, answers, trials=1) == "1 trials done, as asked"
+    assert run_study(folder, answers, trials=1) == "1 trial done, as asked"
     assert len(folder.store.trials()) == 3
-    assert run_study(folder, answers, trials=1) == "1 trials done, as asked"
+    assert run_study(folder, answers, trials=1) == "1 trial done, as asked"
     assert len(folder.store.trials()) == 4
 
 

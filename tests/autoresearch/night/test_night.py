@@ -117,7 +117,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
 def test_a_night_of_real_training_from_text_to_table(home: Home) -> None:
     home.command("propose", "mine", "--knob", "lr", "--value", "0.004", "--reason", "short runs want more")
     said = home.command("run", "mine", "--trials", "2")
-    assert "1 trials done" not in said and "2 trials done, as asked" in said
+    assert "1 trial done" not in said and "2 trials done, as asked" in said
     assert re.search(r"1 +queue +lr 0\.001 -> 0\.004", said)
     folder = home.study
     runs = [run for run in folder.store.runs() if run.state == "complete"]

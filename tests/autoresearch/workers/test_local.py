@@ -14,17 +14,16 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from launching import event, finished, progress, submit
 from studies import STUB, is_running, wait_until
 
 from autoresearch.config import EnergySettings
-from autoresearch.study.preset import load_preset
-from autoresearch.workers import local as launcher_module
-from autoresearch.workers.energy import EnergyMeter
-from autoresearch.workers.launcher import Event, Finished, Progress
+from autoresearch.workers import process
+from autoresearch.workers.launcher import Finished
 from autoresearch.workers.local import LocalLauncher
-from trainer.protocol import RunRequest, RunResult
+from autoresearch.workers.process import WorkerProcess
+from trainer.protocol import RunRequest
 
-RECIPE = load_preset("cpu-nano").recipe
 WORKER = """
 import json, os, subprocess, sys, time
 from pathlib import Path
@@ -60,8 +59,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             body = textwrap.indent(textwrap.dedent(body).strip(), "    ")
             script.write_text(WORKER.replace("BODY", body).replace("START", textwrap.dedent(at_start)))
             command[1] = str(script)
-        meter = EnergyMeter(EnergySettings())
-        launchers.append(LocalLauncher(devices, meter, tmp_path / "workers.log", command=command))
+        launchers.append(LocalLauncher(devices, EnergySettings(), tmp_path / "workers.log", command=command))
         return launchers[-1]
 
     yield start
@@ -69,67 +67,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
         launcher.close()
 
 
-def submit(
-    launcher: LocalLauncher, tmp_path: Path, run_id: str = "0001-0", seconds: float = 600.0, **knobs: int
-) -> Path:
-    """Hands over one run. Returns its folder."""
-    folder = tmp_path / run_id
-    folder.mkdir(exist_ok=True)
-    recipe, result = {**RECIPE, **knobs}, str(folder / "result.json")
-    launcher.submit(RunRequest(run_id, recipe, 0, {"tokens": 1000}, "data", result), seconds)
-    return folder
-
-
-def event(launcher: LocalLauncher) -> Event:
-    event = launcher.next_event(30.0)
-    assert event is not None, "the worker is silent"
-    return event
-
-
-def finished(launcher: LocalLauncher) -> Finished:
-    """The end of a run, its progress left out."""
-    while not isinstance(heard := event(launcher), Finished):
-        pass
-    return heard
-
-
-def progress(launcher: LocalLauncher) -> Progress:
-    heard = event(launcher)
-    assert isinstance(heard, Progress), heard
-    return heard
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The launcher's clock; `clock.ahead` seconds before the real one."""
+    """The clock of the workers' deadlines; `clock.ahead` seconds before the real one."""
     clock = SimpleNamespace(ahead=0.0)
-    monkeypatch.setattr(launcher_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + clock.ahead))
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + clock.ahead))
     return clock
 
 
-def test_a_run_tells_its_progress_and_then_its_result(start: Start, tmp_path: Path) -> None:
-    launcher = start()
-    folder = submit(launcher, tmp_path)
-    assert event(launcher) == Progress("0001-0", "train", 1, 2, 3.0)
-    end = event(launcher)
-    assert isinstance(end, Finished)
-    assert (end.run_id, end.result.state, end.result.tokens) == ("0001-0", "complete", 1_000)
-    assert end.energy.joules > 0
-    assert end.result == RunResult.read(folder / "result.json")
-    assert RunRequest.read(folder / "request.json").device == "cpu"
-    assert launcher.next_event(0) is None
-
-
-def test_a_worker_does_one_run_after_another_in_one_process(start: Start, tmp_path: Path) -> None:
-    launcher = start("complete(request, device=str(os.getpid())); tell('done', run_id=request.run_id)")
-    pids = set()
-    for number in range(3):
-        submit(launcher, tmp_path, f"000{number}-0")
-        pids.add(finished(launcher).result.device)
-    assert len(pids) == 1
-
-
-def test_as_many_runs_as_devices_are_in_flight_at_once(start: Start, tmp_path: Path) -> None:
+def test_each_worker_has_a_device_of_its_own(start: Start, tmp_path: Path) -> None:
     meet = """
         Path(request.result_path).with_name("here").touch()
         other = Path(request.result_path).parents[1] / {"a": "b", "b": "a"}[request.run_id]
@@ -143,6 +89,7 @@ def test_as_many_runs_as_devices_are_in_flight_at_once(start: Start, tmp_path: P
         submit(launcher, tmp_path, run_id)
     ends = {end.run_id: end.result.device for end in (finished(launcher), finished(launcher))}
     assert ends == {"a": "cuda:0", "b": "cuda:1"}
+    assert [RunRequest.read(tmp_path / run_id / "request.json").device for run_id in "ab"] == ["cuda:0", "cuda:1"]
 
 
 def test_a_run_that_hangs_is_killed_with_its_children(start: Start, tmp_path: Path, clock: SimpleNamespace) -> None:
@@ -158,31 +105,26 @@ def test_a_run_that_hangs_is_killed_with_its_children(start: Start, tmp_path: Pa
     wait_until(lambda: not is_running(pids.step) and not is_running(pids.steps))
 
 
-def test_after_a_run_that_hung_the_next_one_gets_a_new_process(
+def test_a_cancelled_run_that_does_not_end_is_killed_after_a_while(
     start: Start, tmp_path: Path, clock: SimpleNamespace
 ) -> None:
-    launcher = start()
-    submit(launcher, tmp_path, d_ff=128, seconds=60)
-    clock.ahead = 61
-    assert finished(launcher).result.failure == "timed_out"
-    submit(launcher, tmp_path, "0002-0", seconds=60)
-    assert finished(launcher).result.state == "complete"
-
-
-def test_a_worker_that_exits_is_reported_dead_and_replaced(start: Start, tmp_path: Path) -> None:
-    launcher = start()
-    submit(launcher, tmp_path, n_layer=1)
-    result = finished(launcher).result
-    assert (result.failure, result.run_id) == ("worker_died", "0001-0")
-    assert "exit code 7" in result.message
-    submit(launcher, tmp_path, "0002-0")
-    assert finished(launcher).result.state == "complete"
-
-
-def test_a_worker_that_is_killed_is_reported_with_the_signal(start: Start, tmp_path: Path) -> None:
-    launcher = start("os.kill(os.getpid(), 9)")
+    launcher = start(f"child = {SLEEPER}\n{TELL_PIDS}\ntime.sleep(600)")
     submit(launcher, tmp_path)
-    assert "exit code -9" in finished(launcher).result.message
+    pids = progress(launcher)
+    launcher.cancel("0001-0")
+    assert launcher.next_event(0) is None, "it still has time"
+    clock.ahead = WorkerProcess.GRACE_SECONDS + 1
+    end = finished(launcher)
+    assert (end.result.state, end.result.failure, end.result.curve) == ("cancelled", None, [])
+    assert end.result.message == "it did not end when it was cancelled" and end.energy.joules > 0
+    wait_until(lambda: not is_running(pids.step) and not is_running(pids.steps))
+
+
+@pytest.mark.parametrize(("end", "code"), [("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", -9)])
+def test_a_worker_that_dies_is_reported_with_its_exit_code(start: Start, tmp_path: Path, end: str, code: int) -> None:
+    launcher = start(end)
+    submit(launcher, tmp_path)
+    assert f"exit code {code}" in finished(launcher).result.message
 
 
 def test_a_worker_that_dies_between_runs_costs_no_run(start: Start, tmp_path: Path) -> None:
@@ -244,14 +186,6 @@ def test_a_result_written_before_the_worker_died_counts(start: Start, tmp_path: 
     launcher = start("complete(request)\nos._exit(9)")
     submit(launcher, tmp_path)
     assert finished(launcher).result.val_bpb == 2.5
-
-
-def test_a_result_of_an_earlier_attempt_does_not_count(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "0001-0").mkdir()
-    RunResult("0001-0", 0, "complete", val_bpb=1.0).write(tmp_path / "0001-0" / "result.json")
-    launcher = start("os._exit(9)")
-    submit(launcher, tmp_path)
-    assert finished(launcher).result.failure == "worker_died"
 
 
 @pytest.mark.parametrize("left", ["", "Path(request.result_path).write_text('{half')"], ids=["none", "half"])
@@ -345,14 +279,13 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_workers(start: Start, tmp_pat
     assert int(finished(launcher).result.device) != os.getsid(0)
 
 
-def test_closing_leaves_no_process(start: Start, tmp_path: Path) -> None:
+def test_closing_leaves_no_child_of_a_worker(start: Start, tmp_path: Path) -> None:
     launcher = start(f"child = {SLEEPER}\n{TELL_PIDS}\ntime.sleep(600)", devices=("cpu", "cpu"))
     submit(launcher, tmp_path)
     pids = progress(launcher)
     workers = [child.pid for child in psutil.Process().children()]
     assert len(workers) == 2 and pids.steps in workers
-    for _ in range(2):
-        launcher.close()
+    launcher.close()
     wait_until(lambda: not any(is_running(pid) for pid in (*workers, pids.step)))
 
 
@@ -361,9 +294,8 @@ def test_when_the_runner_is_killed_no_worker_stays(tmp_path: Path) -> None:
 import time
 from pathlib import Path
 from autoresearch.config import EnergySettings
-from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.local import LocalLauncher
-LocalLauncher(["cpu"] * 2, EnergyMeter(EnergySettings()), Path({str(tmp_path)!r}) / "workers.log", command={STUB!r})
+LocalLauncher(["cpu"] * 2, EnergySettings(), Path({str(tmp_path)!r}) / "workers.log", command={STUB!r})
 print("started", flush=True)
 time.sleep(600)
 """

@@ -14,7 +14,7 @@ from studies import wait_until
 from autoresearch.config import EnergySettings
 from autoresearch.errors import UserError
 from autoresearch.study.preset import load_preset
-from autoresearch.workers.energy import EnergyMeter, estimate
+from autoresearch.workers.energy import estimate
 from autoresearch.workers.launcher import Finished, Progress
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
@@ -70,8 +70,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[LocalLauncher]:
-    meter = EnergyMeter(EnergySettings(watts_per_core=10.0))
-    launcher = LocalLauncher(["cpu"], meter, tmp_path / "workers.log", processes=2)
+    energy = EnergySettings(watts_per_core=10.0)
+    launcher = LocalLauncher(["cpu"], energy, tmp_path / "workers.log", processes=2)
     yield launcher
     launcher.close()
 

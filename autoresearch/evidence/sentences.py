@@ -1,0 +1,146 @@
+"""What came of a study in sentences: what was tried, what improved and how sure that is, what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from autoresearch import words
+from autoresearch.evidence.evidence import Evidence, Standing
+from autoresearch.evidence.longer_runs import LongerRuns
+from autoresearch.evidence.meters import Meters, Repeated
+from autoresearch.trial import Trial
+
+MOST_NAMED = 4
+
+
+def headline(evidence: Evidence, meters: Meters) -> list[str]:
+    """Two sentences: what was tried; what improved, by how much, for how much."""
+    return [_tried(evidence, meters), improved(evidence)]
+
+
+def _tried(evidence: Evidence, meters: Meters) -> str:
+    if not meters.proposals:
+        return "Nothing has been tried yet but the baseline."
+    parts = [f"{words.count(meters.trained, 'change was', 'changes were')} trained"]
+    if meters.failed:
+        parts.append(f"{meters.failed} of them failed")
+    if meters.blocked:
+        parts.append(f"{meters.blocked} more {words.plural(meters.blocked, 'was', 'were')} blocked before training")
+    kept = [_change(evidence, trial) for trial in evidence.trials if trial.decision == "keep"]
+    found = "none was kept" if not kept else f"{words.count(len(kept), 'was', 'were')} kept ({_some(kept)})"
+    if meters.knobs_touched:
+        parts.append(f"turning {meters.knobs_touched} of {words.count(meters.knobs_on_menu, 'knob')}")
+    return f"{', '.join(parts)}: {found}."
+
+
+def improved(evidence: Evidence) -> str:
+    """What improved, with its interval, its runs and what it cost."""
+    cost = _cost(evidence)
+    baseline, incumbent = evidence.standing(evidence.baseline), evidence.standing(evidence.incumbent)
+    if baseline.val_bpb is None:
+        return f"The baseline is not measured yet, so nothing can be said of any gain{cost}."
+    gain = evidence.gain()
+    if gain is None:
+        return (
+            f"Nothing beat the baseline, {score(baseline)}, beyond the noise; a gain of less than about "
+            f"{words.bpb(2 * evidence.noise.deviation)} would seldom have been seen{cost}."
+        )
+    held = "better than the baseline by" if gain.is_sure else "not surely better than the baseline:"
+    return (
+        f"The best recipe, trial {incumbent.trial}'s, is {held} {words.plus_minus(gain.value, gain.half_interval)} "
+        f"bits per byte ({words.percent(gain.value / baseline.val_bpb)}) on the text that decides"
+        f"{_test(evidence)}{cost}."
+    )
+
+
+def _test(evidence: Evidence) -> str:
+    """The gain on the text that no decision has read."""
+    gain = evidence.test_gain()
+    if gain is None:
+        return " (on an untouched test text it was not measured)"
+    return f" and by {words.plus_minus(gain.value, gain.half_interval)} on the test text, which no decision read"
+
+
+def noise(evidence: Evidence) -> str:
+    """What one run deviates by, and which gains can be told from that."""
+    found, mean = evidence.noise, evidence.mean(evidence.baseline)
+    share = f", {words.percent(found.deviation / mean)} of the baseline's" if mean else ""
+    return (
+        f"One run deviates by {words.bpb(found.deviation)} bits per byte{share} ({found.dof:.0f} degrees of freedom, "
+        f"the prior's included). A gain of {words.bpb(2 * found.deviation)} is found nine times in ten; one of "
+        f"{words.bpb(found.deviation)} seldom."
+    )
+
+
+def score(standing: Standing) -> str:
+    """ "2.8175 ± 0.0145 (11 runs)"."""
+    return words.score(standing.val_bpb, standing.val_bpb_half_interval, standing.n_runs)
+
+
+def test_score(standing: Standing) -> str:
+    """The same on the test text."""
+    return words.score(standing.test_bpb, standing.test_bpb_half_interval, standing.n_test_runs)
+
+
+def _cost(evidence: Evidence) -> str:
+    if not evidence.joules or evidence.cost is None:
+        return "; what it cost in energy was not recorded"
+    energy = words.energy(evidence.joules, evidence.energy_sources)
+    return f"; the search cost {energy}, {words.money(evidence.cost, evidence.folder.settings.energy.currency)}"
+
+
+def not_this(evidence: Evidence, longer: Sequence[LongerRuns]) -> str:
+    """What nobody should take the result for."""
+    size = f"at {words.budget(evidence.budget)}" if evidence.budget else "on runs of a length that is not told"
+    text = f"This is a recipe, not a usable model: it was measured {size}"
+    if longer:
+        factor = max(found.factor for found in longer)
+        return f"{text} and, for the best, at {factor:g} times that; what it does at full length is not known."
+    return f"{text}, and whether its gain lasts at a longer budget is not known until it is tried."
+
+
+def warnings(evidence: Evidence, meters: Meters) -> list[str]:
+    """What a reader should know before trusting the numbers, the gravest first."""
+    found = []
+    if meters.verdict != "researching":
+        found.append(f"The search is {meters.verdict}: {meters.why}.")
+    if both := meters.judged_both_ways:
+        found.append(
+            f"{words.count(len(both), 'recipe was', 'recipes were')} both kept and discarded, by the noise alone: "
+            f"{_some(map(verdicts, both))}."
+        )
+    if meters.luck is not None and meters.best_recipe_runs > 1 and meters.measured_again:
+        found.append(
+            f"The lowest number, {words.bpb(meters.best_observed)}, is the luckiest of "
+            f"{words.count(meters.best_recipe_runs, 'run')} of one recipe, whose mean is "
+            f"{words.bpb(meters.best_recipe_mean)}: the difference, {words.bpb(meters.luck)}, is luck."
+        )
+    if again := meters.measured_again:
+        most = again[0]
+        found.append(
+            f"{words.count(len(again), 'recipe was', 'recipes were')} measured by more than one trial, most often "
+            f"{most.change}: {words.count(len(most.trials), 'time')}, from {words.bpb(most.low)} to "
+            f"{words.bpb(most.high)}"
+            + (f"; one run deviates by {words.bpb(meters.run_deviation)}." if meters.run_deviation is not None else ".")
+        )
+    if meters.run_deviation is None and meters.trained:
+        found.append("No recipe was run twice: the intervals rest on an assumed deviation, not on a measured one.")
+    if "estimate" in evidence.energy_sources:
+        found.append("Energy is estimated from processor time and the wattage in study.toml, not measured.")
+    return found
+
+
+def verdicts(recipe: Repeated) -> str:
+    """ "lr 0.001 -> 0.002: kept in 3, discarded in 7, 9"."""
+    return f"{recipe.change}: kept in {words.numbers(recipe.kept)}, discarded in {words.numbers(recipe.discarded)}"
+
+
+def _change(evidence: Evidence, trial: Trial) -> str:
+    return evidence.change(trial) or f"trial {trial.number}"
+
+
+def _some(texts: Iterable[str]) -> str:
+    """The first few of them, once each, and how many more there are."""
+    named = list(dict.fromkeys(texts))
+    more = len(named) - MOST_NAMED
+    return "; ".join(named[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")

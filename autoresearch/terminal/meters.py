@@ -1,0 +1,98 @@
+"""The exploration meters in words, for the terminal and for the report alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from autoresearch import words
+from autoresearch.evidence.meters import Meters, PairCount
+from autoresearch.evidence.sentences import verdicts
+from rails import clean
+
+VERDICT_STYLES = {"researching": "green", "narrowing": "yellow", "flailing": "bold red"}
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class MeterLine:
+    """One meter: its name, its value, and what the value says; the note may be empty."""
+
+    name: str
+    value: str
+    note: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.value}, {self.note}" if self.note else self.value
+
+
+def meters_view(meters: Meters) -> RenderableType:
+    """The verdict first."""
+    verdict = Text(f"{meters.verdict}: {meters.why}", style=VERDICT_STYLES[meters.verdict])
+    table = Table.grid(padding=(0, 2))
+    for style in ("dim", "default", "default"):
+        table.add_column(style=style)
+    for line in meter_lines(meters):
+        table.add_row(*(escape(clean(cell, 600)) for cell in (line.name, line.value, line.note)))
+    return Group(verdict, Text(), table)
+
+
+def meter_lines(m: Meters) -> Iterator[MeterLine]:
+    """All that there is something to tell of, in the order of a person's questions. Values of knobs may be hostile."""
+    yield MeterLine("proposals", f"{m.proposals:,}", f"{m.trained} trained, {m.blocked} blocked, {m.failed} failed")
+    untouched = f"never turned: {', '.join(m.untouched)}" if m.untouched else "all of the menu"
+    yield MeterLine("knobs turned", f"{m.knobs_touched} of {m.knobs_on_menu}", untouched)
+    yield MeterLine("different ideas", f"{m.unique_pairs:,}", "pairs of knob and value")
+    if m.repeat_rate is not None:
+        by_tens = ", ".join(words.percent(window.repeat_rate) for window in m.windows)
+        note = f"{m.repeats} of {words.count(m.proposals, 'proposal')} asked for what had been asked before; by tens"
+        yield MeterLine("repeats", words.percent(m.repeat_rate), f"{note} {by_tens}")
+    if m.most_proposed and m.most_proposed.count > 1:
+        yield MeterLine("asked for most", _pair(m.most_proposed), _times(m.most_proposed))
+    if m.most_kept:
+        yield MeterLine("kept most", _pair(m.most_kept), _times(m.most_kept))
+    if m.keep_rate is not None:
+        kept = f"{m.kept} of {words.count(m.trained, 'trained change')}"
+        yield MeterLine("keep rate", words.percent(m.keep_rate), kept)
+    if m.first_keep is not None:
+        yield MeterLine("first keep", f"trial {m.first_keep}", f"the best in trial {m.best_keep}")
+    yield MeterLine("plateau", words.count(m.plateau, "trial"), "since a keep was the best so far")
+    if m.blocked_by_rail:
+        rails = ", ".join(f"{rail} {n}" for rail, n in sorted(m.blocked_by_rail.items()))
+        yield MeterLine("blocked", f"{m.blocked:,}", f"by rail: {rails}")
+    if m.run_deviation is not None:
+        spare = words.count(m.run_deviation_dof, "repeated run")
+        yield MeterLine(
+            "run to run", f"± {words.bpb(m.run_deviation)}", f"one recipe's runs deviate by this, from {spare}"
+        )
+    if m.gain is not None:
+        per_kwh = f"; {words.figure(m.gain_per_kwh)} per kWh" if m.gain_per_kwh is not None else ""
+        yield MeterLine("gain", words.plus_minus(m.gain, m.gain_half_interval), f"bits per byte{per_kwh}")
+    if m.best_observed is not None:
+        yield MeterLine("luck in the lowest number", words.bpb(m.luck), _luck(m))
+    if m.judged_both_ways:
+        more = len(m.judged_both_ways) - MOST_NAMED
+        named = "; ".join(map(verdicts, m.judged_both_ways[:MOST_NAMED])) + (f"; and {more} more" if more > 0 else "")
+        yield MeterLine("judged both ways", words.count(len(m.judged_both_ways), "recipe"), named)
+
+
+def _pair(pair: PairCount) -> str:
+    return f"{pair.knob} = {pair.value}"
+
+
+def _times(pair: PairCount) -> str:
+    return f"{words.count(pair.count, 'time')}, {words.percent(pair.share)} of all"
+
+
+def _luck(m: Meters) -> str:
+    best = f"{words.bpb(m.best_observed)}, one run of trial {m.best_observed_trial}"
+    if m.luck is None:
+        return f"{best}; its recipe was run once, so nobody knows how much of it is luck"
+    mean = f"{words.bpb(m.best_recipe_mean)}, its recipe's mean over {words.count(m.best_recipe_runs, 'run')}"
+    return f"{best}, against {mean}"

@@ -1,0 +1,43 @@
+"""The state of a study, as a person reads it in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from autoresearch import words
+from autoresearch.evidence import Standing
+from autoresearch.evidence.sentences import score, test_score
+from autoresearch.evidence.status import Status
+from autoresearch.terminal.console import grid
+from rails import clean
+
+
+def status_view(status: Status) -> RenderableType:
+    who = f" by process {status.runner_pid}" if status.runner_pid else ""
+    who += f", daemon {status.daemon_pid}" if status.daemon_pid else ""
+    counts = ", ".join(f"{n} {words.state(outcome)}" for outcome, n in status.trials.items()) or "none yet"
+    ideas = f"; {words.count(status.ideas_waiting, 'idea')} waiting" if status.ideas_waiting else ""
+    cost = f", {words.money(status.cost, status.currency)}" if status.cost is not None else ""
+    rows = {
+        "study": f"{status.study} ({status.preset}), {status.activity}{who}",
+        "trials": counts + ideas,
+        "baseline": _standing(status.baseline),
+        "incumbent": _standing(status.incumbent),
+        "noise": f"one run deviates by {words.bpb(status.run_to_run_deviation)} bits per byte",
+        "energy": words.energy(status.energy_joules, status.energy_sources) + cost,
+        "runs": f"{words.count(status.runs, 'run')}, {words.duration(status.run_seconds)} of work",
+        **({"in flight": ", ".join(status.in_flight)} if status.in_flight else {}),
+        "where": status.path,
+    }
+    events = [
+        Text(f"{event.at[:19]}Z  {event.kind:<12} {clean(event.message, 160)}", style="dim") for event in status.events
+    ]
+    return Group(grid(rows), Text(), *events)
+
+
+def _standing(standing: Standing) -> str:
+    if standing.val_bpb is None:
+        return "not measured yet"
+    test = f", test {test_score(standing)}" if standing.n_test_runs else ""
+    return f"trial {standing.trial}: val_bpb {score(standing)}{test}"

@@ -1,0 +1,107 @@
+"""A study's trials, as a person reads them in the terminal: all in a table, or one whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from autoresearch import words
+from autoresearch.decide import Noise
+from autoresearch.evidence import Evidence
+from autoresearch.terminal.console import grid, listing
+from autoresearch.trial import Run, Trial
+from rails import clean
+
+COLUMNS = ("trial", "by", "change", "val_bpb ± 95 %", "runs", "better by [95 %]", "outcome")
+STYLES = {"keep": "bold green", "discard": "default", "blocked": "yellow", "failed": "red", "timed_out": "red"}
+RUN_COLUMNS = (
+    "seed", "purpose", "state", "val_bpb", "test_bpb", "tokens/s", "MFU", "step ms", "training", "peak memory",
+    "energy",
+)  # fmt: skip
+STEP_NOTE = (
+    "step ms: data + forward + backward + optimizer. MFU: (6 x weights that multiply + 12 n_layer d_model seq_len) "
+    "x tokens/s / peak FLOP/s"
+)
+
+
+def trials_table(evidence: Evidence, last: int | None = None) -> Table:
+    """One row a trial, all or the last ones; every score with its interval and number of runs."""
+    table = listing(*COLUMNS, right=("trial", "val_bpb ± 95 %", "runs", "better by [95 %]"))
+    for trial in evidence.trials[-last:] if last else evidence.trials:
+        detail = f" {trial.rail}" if trial.rail else ""
+        if trial.state in ("failed", "timed_out"):
+            detail = f": {clean(trial.reason, 60)}"
+        table.add_row(
+            str(trial.number),
+            escape(trial.proposer),
+            escape(evidence.change(trial) or words.NONE),
+            _score(trial, evidence.noise),
+            str(trial.n_runs or words.NONE),
+            escape(_improvement(trial)),
+            Text(words.state(trial.outcome) + detail, style=STYLES.get(trial.outcome, "default")),
+        )
+    return table
+
+
+def trial_view(
+    evidence: Evidence, trial: Trial, runs: list[Run], proposal: dict[str, Any] | None, diff: str
+) -> RenderableType:
+    """Everything about one trial."""
+    outcome = words.state(trial.decision or trial.state)
+    reference = f" than trial {trial.reference}" if trial.reference is not None else ""
+    facts = {
+        "trial": f"{trial.number}, the baseline"
+        if trial.parent is None
+        else f"{trial.number}, on trial {trial.parent}",
+        "change": evidence.change(trial) or words.NONE,
+        "hypothesis": trial.hypothesis or words.NONE,
+        "outcome": f"{outcome}: {trial.reason}" if trial.reason else outcome,
+        "val_bpb": f"{_score(trial, evidence.noise)} over {words.count(trial.n_runs, 'run')}" if trial.n_runs else "-",
+        "better by": _improvement(trial) + reference,
+        "energy": words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else []),
+        "commit": trial.commit or words.NONE,
+        "proposed by": _proposer(trial, proposal),
+        "answer": clean(proposal["raw"], 1000) if proposal else words.NONE,
+        "time": f"{trial.started_at} to {trial.finished_at or '...'}",
+    }
+    parts: list[RenderableType] = [grid({name: clean(value, 1000) for name, value in facts.items()}), Text()]
+    table = listing(*RUN_COLUMNS, right=tuple({*RUN_COLUMNS} - {"purpose", "state"}))
+    for run in runs:
+        state = f"{run.state}: {words.state(run.failure)} {clean(run.message, 80)}" if run.failure else run.state
+        table.add_row(
+            str(run.seed), run.purpose, escape(state), words.bpb(run.val_bpb), words.bpb(run.test_bpb),
+            words.figure(run.tokens_per_second), words.percent(run.mfu), _step_split(run),
+            words.duration(run.train_seconds), words.size(run.peak_memory_bytes), words.energy(run.energy_joules),
+        )  # fmt: skip
+    parts.append(table)
+    if sources := sorted({run.peak_flops_source for run in runs if run.peak_flops_source}):
+        parts.append(Text(f"{STEP_NOTE} ({'+'.join(sources)})", style="dim"))
+    if diff:
+        parts.append(Text("\n" + "\n".join(clean(line) for line in diff.splitlines())))
+    return Group(*parts)
+
+
+def _score(trial: Trial, noise: Noise) -> str:
+    return words.plus_minus(trial.val_bpb, noise.half_width(trial.n_runs) if trial.n_runs else None)
+
+
+def _improvement(trial: Trial) -> str:
+    return words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
+
+
+def _proposer(trial: Trial, proposal: dict[str, Any] | None) -> str:
+    if not proposal or not proposal["model"]:
+        return trial.proposer
+    return (
+        f"{trial.proposer} ({proposal['model']}, {words.duration(proposal['latency_seconds'])}, "
+        f"{proposal['prompt_tokens']} + {proposal['completion_tokens']} tokens)"
+    )
+
+
+def _step_split(run: Run) -> str:
+    seconds = (run.data_seconds, run.forward_seconds, run.backward_seconds, run.optimizer_seconds)
+    return " + ".join(f"{1000 * phase:.1f}" for phase in seconds if phase is not None) or words.NONE

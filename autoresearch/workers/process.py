@@ -1,0 +1,201 @@
+"""One warm worker process: started, fed, listened to, cancelled, killed, and its energy metered where it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autoresearch.config import EnergySettings
+from autoresearch.workers import nvml
+from autoresearch.workers.energy import EnergyMeter
+from autoresearch.workers.launcher import Event, Finished, Progress
+from trainer.protocol import RunRequest, RunResult, cancel_line
+
+WORKER = (sys.executable, "-m", "trainer.worker")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+# Overrides what a person's shell may say: another thread count changes the order of sums, and so the result.
+CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+# Normally the end of its output tells that a worker has died; not where a child of it still holds the pipe.
+DEATH_POLL_SECONDS = 0.25
+
+
+class WorkerProcess:
+    """A worker that does one run at a time; started at once, and again for the next run where it has died.
+
+    processes: of which it consists, on as many devices from its own on; more than one are started by torchrun. What it
+    says comes by `heard`, which several may share; `translate` makes an event of it. All methods are for one thread.
+    """
+
+    # A run that was asked to end and has not by then is killed.
+    GRACE_SECONDS = 30.0
+
+    def __init__(
+        self,
+        device: str,
+        energy: EnergySettings,
+        log: Path,
+        heard: queue.Queue[Heard],
+        command: Sequence[str] = WORKER,
+        processes: int = 1,
+    ) -> None:
+        self.device, self.processes = device, processes
+        self.request: RunRequest | None = None
+        self._deadline, self._cancelled = 0.0, False
+        self._command = [*TORCHRUN, str(processes), *command[1:]] if processes > 1 else list(command)
+        self._heard = heard
+        self._meter = EnergyMeter(energy)
+        # Between runs: start-up trouble belongs to the study's log.
+        self._idle_log = self._log = log
+        self._start()
+
+    def start_run(self, request: RunRequest, timeout_seconds: float) -> None:
+        """Hands over a run, to be done on the worker's device; what an earlier attempt left as its result is gone."""
+        assert self.request is None, "a worker does one run at a time"
+        result = Path(request.result_path)
+        result.unlink(missing_ok=True)
+        self.request = replace(request, device=self.device)
+        self.request.write(result.with_name("request.json"))
+        if self._process.poll() is not None:
+            self._start()
+        self._log = result.with_name("worker.log")
+        self._log.touch()
+        self._deadline, self._cancelled = time.monotonic() + timeout_seconds, False
+        self._write(str(result.with_name("request.json")))
+        self._meter.start(request.run_id, self._process.pid, self._gpus)
+
+    def cancel(self) -> None:
+        """Asks the run to end between two steps."""
+        assert self.request is not None
+        self._cancelled = True
+        self._deadline = min(self._deadline, time.monotonic() + self.GRACE_SECONDS)
+        self._write(cancel_line(self.request.run_id))
+
+    def overdue(self) -> Finished | None:
+        """Kills a run that has had its time, or did not end when it was asked to; None where there is none."""
+        if self.request is None or time.monotonic() <= self._deadline:
+            return None
+        self.kill()
+        late = (
+            "it did not end when it was cancelled" if self._cancelled else "the run took longer than limits.run_seconds"
+        )
+        return self._finish("timed_out", late)
+
+    def translate(self, process: subprocess.Popen[bytes], message: dict[str, Any] | None) -> Event | None:
+        """What was heard, as an event; None for what concerns no run, or comes from an earlier process."""
+        if self.request is None or process is not self._process:
+            return None
+        if message is None:  # its output ended
+            return self._finish("worker_died", f"the worker process ended with exit code {process.poll()}")
+        run_id = str(message.get("run_id"))
+        if run_id != self.request.run_id and message["event"] != "refused":
+            return None
+        if message["event"] == "progress":
+            return Progress(run_id, message["phase"], message["step"], message["steps"], message.get("loss"))
+        if message["event"] == "done":
+            return self._finish("error", "the worker left no readable result file")
+        if message["event"] == "refused":
+            return self._finish("error", f"the worker refused the request: {message.get('message')}")
+        return None
+
+    def kill(self) -> None:
+        """Kills the whole process group: a worker's own children must not outlive it."""
+        if self._process.poll() is None:
+            _kill_group(self._process)
+        self._listener.join()
+
+    def _finish(self, failure: str, message: str) -> Finished:
+        request = self.request
+        assert request is not None
+        try:  # a result file beats what the process did after writing it
+            result = RunResult.read(request.result_path)
+        except (OSError, ValueError):
+            result = RunResult(request.run_id, request.seed, "failed", failure=failure, message=message)
+            if self._cancelled:  # what became of a run that nobody wanted any more is no failure of it
+                result = replace(result, state="cancelled", failure=None)
+        cpu_seconds = None if result.cpu_seconds is None else result.cpu_seconds * result.processes
+        energy = self._meter.stop(request.run_id, self._process.pid, self._gpus, cpu_seconds)
+        self.request, self._log = None, self._idle_log
+        return Finished(request.run_id, result, energy)
+
+    @property
+    def _gpus(self) -> range:
+        first = int(self.device.partition(":")[2] or 0)
+        return range(first, first + self.processes) if self.device.startswith("cuda") else range(0)
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(nvml.ENVIRONMENT if self._gpus else CPU_ENVIRONMENT)},
+            start_new_session=True,  # Ctrl-C in the terminal is the runner's to handle
+        )
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
+
+    def _write(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # it has just died: its output ends too, and that is the event
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{line}\n".encode())
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Puts what the process says on stdout into the queue and on stderr into a log, until it has ended.
+
+        stderr is read dry before an event is passed on, so that the last words of a run are in the run's own log.
+        """
+        assert process.stdout is not None and process.stderr is not None
+        with selectors.DefaultSelector() as pipes, process.stdout, process.stderr:
+            for pipe in (process.stdout, process.stderr):
+                os.set_blocking(pipe.fileno(), False)
+                pipes.register(pipe, selectors.EVENT_READ)
+            line_begun, ended = b"", False
+            while not ended:
+                if pipes.get_map():
+                    pipes.select(DEATH_POLL_SECONDS)
+                else:
+                    process.wait()
+                ended = process.poll() is not None  # asked before reading: what it has said is then in the pipes
+                said, complained = process.stdout.read(), process.stderr.read()
+                if complained:
+                    self._write_log(process, complained)
+                *lines, line_begun = (line_begun + (said or b"")).split(b"\n")
+                for line in lines:
+                    self._pass_on(process, line)
+                for pipe, text in ((process.stdout, said), (process.stderr, complained)):
+                    if text == b"" and pipe in pipes.get_map():  # closed, not only silent
+                        pipes.unregister(pipe)
+        _kill_group(process)  # its children, at once: later the system may have given its id to something else
+        self._heard.put((self, process, None))
+
+    def _pass_on(self, process: subprocess.Popen[bytes], line: bytes) -> None:
+        with suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict) and "event" in message:
+                self._heard.put((self, process, message))
+
+    def _write_log(self, process: subprocess.Popen[bytes], text: bytes) -> None:
+        with suppress(OSError), (self._log if process is self._process else self._idle_log).open("ab") as log:
+            log.write(text)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # nobody of it is left
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+# (worker, the process it had then, a JSON event or None when that process's output has ended)
+Heard = tuple[WorkerProcess, subprocess.Popen[bytes], dict[str, Any] | None]

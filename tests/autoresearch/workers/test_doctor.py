@@ -1,0 +1,84 @@
+"""The doctor: every finding says what was found, and whether a night would fail of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from autoresearch.workers import doctor, machine
+from autoresearch.workers.doctor import MIN_FREE_BYTES, Finding, examine
+
+EVERYTHING = ["Python", "git", "disk", "device", "torch", "energy", "language model"]
+
+
+LIGHT_TORCH = "__version__ = '2.13.0'"
+
+
+@pytest.fixture(autouse=True)
+def no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "AUTORESEARCH_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def found(home: Path) -> dict[str, Finding]:
+    return {finding.what: finding for finding in examine(home)}
+
+
+def put_torch(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Another torch for the processes that are started."""
+    (folder / "other").mkdir()
+    (folder / "other" / "torch.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder / "other"))
+
+
+def test_a_healthy_machine_has_nothing_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=50 * 2**30))
+    findings = found(tmp_path / "not" / "there" / "yet")
+    assert list(findings) == EVERYTHING
+    assert [finding.what for finding in findings.values() if not finding.fine] == []
+    assert findings["disk"].found == f"50 GiB free where studies live ({tmp_path})"
+    assert findings["git"].found[0].isdecimal() and findings["torch"].found[0].isdecimal()
+    assert "megatron-core" in findings["torch"].found and "transformer-engine" in findings["torch"].found
+    assert findings["energy"].found in ("source: nvml", "source: rapl", "source: estimate")
+    assert findings["language model"].found.startswith("none configured")
+
+
+def test_without_git_there_is_no_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_torch(tmp_path, monkeypatch, LIGHT_TORCH)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(tmp_path)["git"] == Finding("git", "not found: install it", False)
+
+
+@pytest.mark.parametrize(("free", "fine"), [(MIN_FREE_BYTES, True), (MIN_FREE_BYTES - 1, False), (0, False)])
+def test_a_full_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, fine: bool) -> None:
+    put_torch(tmp_path, monkeypatch, LIGHT_TORCH)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    disk = found(tmp_path)["disk"]
+    assert disk.fine == fine and disk.found.startswith(f"{free / 2**30:.0f} GiB free")
+
+
+def test_a_torch_that_does_not_import_is_found_with_its_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_torch(tmp_path, monkeypatch, "print('loading')\nraise OSError('libcudart.so.12: no such file')")
+    torch = found(tmp_path)["torch"]
+    assert torch == Finding("torch", "does not import: OSError: libcudart.so.12: no such file", False)
+
+
+def test_a_gpu_that_torch_cannot_use_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "nvidia_gpus", lambda: [("a GPU from the day after tomorrow", 2**37)])
+    put_torch(tmp_path, monkeypatch, "raise RuntimeError('no kernel image for this device')")
+    device = found(tmp_path)["device"]
+    assert not device.fine
+    assert "torch cannot use it (RuntimeError: no kernel image for this device)" in device.found
+
+
+def test_a_language_model_that_is_set_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_torch(tmp_path, monkeypatch, LIGHT_TORCH)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert found(tmp_path)["language model"].found == "the default model at the default address"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
+    monkeypatch.setenv("AUTORESEARCH_MODEL", "small")
+    assert found(tmp_path)["language model"].found == "small at http://localhost:8000/v1"
