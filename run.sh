@@ -93,12 +93,14 @@ check)
   .venv/bin/ruff format --check .
   .venv/bin/mypy
   .venv/bin/python -m docs.commands --check
+  .venv/bin/python -m docs.architecture --check
   ;;
 fix)
   set_up "[dev]"
   .venv/bin/ruff check --fix-only .
   .venv/bin/ruff format .
   .venv/bin/python -m docs.commands
+  .venv/bin/python -m docs.architecture
   ;;
 -h | --help | help) usage ;;
 *)

@@ -105,9 +105,10 @@ def test_the_tests_run_on_all_cores_unless_told_otherwise(installed: Path, argum
 
 def test_check_changes_nothing_and_fix_writes(installed: Path) -> None:
     check = run(installed, "check").stdout.splitlines()
-    assert check == ["ruff check .", "ruff format --check .", "mypy", "python -m docs.commands --check"]
+    pages = ["python -m docs.commands", "python -m docs.architecture"]
+    assert check == ["ruff check .", "ruff format --check .", "mypy", *(f"{page} --check" for page in pages)]
     fix = run(installed, "fix").stdout.splitlines()
-    assert fix == ["ruff check --fix-only .", "ruff format .", "python -m docs.commands"]
+    assert fix == ["ruff check --fix-only .", "ruff format .", *pages]
 
 
 def test_a_check_that_fails_is_the_end(installed: Path) -> None:
