@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set-up and main job in one command: ./run.sh (a first night), ./run.sh night, ./run.sh test.
+# Set-up and each job in one command: ./run.sh (a first night), ./run.sh night, test, check, fix.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -15,7 +15,9 @@ usage() {
   cat <<'EOF'
 ./run.sh                 set up, make the study first-night, run 12 trials
 ./run.sh night [OPTION]  go on with it until 07:00; --until HH:MM, --hours N or --trials N instead
-./run.sh test [ARG]      set up for development and run the tests (ARGs go to pytest)
+./run.sh test [ARG]      set up for development and run the tests on all cores (ARGs go to pytest; -n 0: on one)
+./run.sh check           set up likewise and check style, types and the generated pages, without the tests
+./run.sh fix             put right what needs no thought: style, order of imports, the generated pages
 EOF
 }
 
@@ -51,6 +53,16 @@ has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep
 
 set_up_to_run() { if has_gpu; then set_up "[data]"; else set_up ""; fi; }
 
+# on_all_cores ARGS: what pytest needs for it; nothing where ARGS say how many processes, want a debugger, or ask for
+# the tests of the GPU, which they would share. Beyond 16 processes the longest test is what takes the time.
+on_all_cores() {
+  local argument
+  for argument in "$@"; do
+    case $argument in -n* | --numprocesses* | --pdb | --trace | gpu* | -mgpu*) return ;; esac
+  done
+  echo --numprocesses logical --maxprocesses 16 --dist worksteal
+}
+
 make_study() {
   local home=${AUTORESEARCH_HOME:-trajectories}
   [ -e "$home/$STUDY/study.db" ] || .venv/bin/autoresearch init "$STUDY"
@@ -72,7 +84,23 @@ night)
 test)
   shift
   set_up "[dev]"
-  .venv/bin/python -m pytest "$@"
+  # shellcheck disable=SC2046 - they are words
+  .venv/bin/python -m pytest $(on_all_cores "$@") "$@"
+  ;;
+check)
+  set_up "[dev]"
+  .venv/bin/ruff check .
+  .venv/bin/ruff format --check .
+  .venv/bin/mypy
+  .venv/bin/python -m docs.commands --check
+  .venv/bin/python -m docs.architecture --check
+  ;;
+fix)
+  set_up "[dev]"
+  .venv/bin/ruff check --fix-only .
+  .venv/bin/ruff format .
+  .venv/bin/python -m docs.commands
+  .venv/bin/python -m docs.architecture
   ;;
 -h | --help | help) usage ;;
 *)

@@ -26,7 +26,7 @@ from trainer.data import prepare
 from trainer.protocol import RunRequest, RunResult
 
 STEPS = 3
-BUDGET = {"steps": STEPS}
+BUDGET: dict[str, float] = {"steps": STEPS}
 LARGER: dict[str, tuple[Value, ...]] = {
     "n_layer": (2, 3, 4, 6, 8, 10),
     "n_head": (4, 8),

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -18,7 +19,7 @@ DOCS = Path(__file__).parent
 PORT = 8643
 
 
-def open_page(browser: Browser, address: str, width: int, height: int, scheme: str) -> Page:
+def open_page(browser: Browser, address: str, width: int, height: int, scheme: Literal["light", "dark"]) -> Page:
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.goto(address)
     page.wait_for_selector("html[data-ready]", state="attached")
@@ -30,8 +31,8 @@ def take(browser: Browser, study: Path) -> None:
     page = open_page(browser, address, 1000, 900, "light")
     chart = page.locator("figure[data-chart=best]").bounding_box()
     assert chart
-    clip = {"x": 0, "y": 0, "width": 1000, "height": chart["y"] + chart["height"] + 20}
-    page.screenshot(path=DOCS / "report.png", full_page=True, clip=clip)
+    height = chart["y"] + chart["height"] + 20
+    page.screenshot(path=DOCS / "report.png", full_page=True, clip={"x": 0, "y": 0, "width": 1000, "height": height})
     number = len(page.locator("#trials tr[data-trial]").all()) - 1
     open_page(browser, f"{address}#trial-{number}", 1000, 900, "light").screenshot(path=DOCS / "trial.png")
     open_page(browser, address, 390, 844, "dark").screenshot(path=DOCS / "phone.png")

@@ -139,7 +139,7 @@ def upward(path: Path) -> Iterator[str]:
         package, *parts = imported.split(".")
         if package != "autoresearch":
             continue
-        other = parts[0]
+        other = parts[0] if any(parts[0] in row for row in ORDER) else "__init__"
         if other != room:
             if rank(ORDER, other) <= rank(ORDER, room):
                 yield imported

@@ -99,8 +99,8 @@ def train(
         for loss in processes.mean(torch.stack(unread)).tolist():  # on a GPU, this waits for all that was asked of it
             losses.add(loss)
         unread.clear()
-        clock.read()
         report(len(losses.values), schedule.expected_steps(len(losses.values), seconds()), losses.values[-1])
+        clock.read()  # last, so that a report is no part of the next step
 
     started = time.perf_counter()
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoresearch import __version__
+
 if TYPE_CHECKING:
     from autoresearch.study.folder import StudyFolder
     from autoresearch.workers.machine import Machine
@@ -34,6 +36,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="The same facts as JSON, in
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="End after so many trials.")]
 Hours = Annotated[float | None, typer.Option("--hours", min=0, help="End after so many hours.")]
 Until = Annotated[str | None, typer.Option("--until", help="End at this local time, HH:MM.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"autoresearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
 
 
 def command(example: str) -> Callable[[Any], Any]:

@@ -54,8 +54,8 @@ def test_the_same_runs_give_the_same_answer() -> None:
 def test_the_order_in_which_runs_ended_plays_no_part() -> None:
     rng = random.Random(2)
     for candidate, reference, noise in situations():
-        shuffled = [dict(rng.sample(list(group.items()), len(group))) for group in (candidate, reference)]
-        one, other = decide(candidate, reference, noise, RULE), decide(*shuffled, noise, RULE)
+        shuffled, mixed = (dict(rng.sample(list(group.items()), len(group))) for group in (candidate, reference))
+        one, other = decide(candidate, reference, noise, RULE), decide(shuffled, mixed, noise, RULE)
         assert (one.action, one.reason) == (other.action, other.reason)
         assert (one.candidate_runs, one.reference_runs) == (other.candidate_runs, other.reference_runs)
         assert other.comparison.improvement == pytest.approx(one.comparison.improvement, abs=1e-12)
@@ -64,9 +64,9 @@ def test_the_order_in_which_runs_ended_plays_no_part() -> None:
 
 def test_the_names_of_the_seeds_play_no_part() -> None:
     for candidate, reference, noise in situations():
-        renamed = [{1000 - seed: value for seed, value in group.items()} for group in (candidate, reference)]
-        other = compare(*renamed, noise)
-        assert other.improvement == pytest.approx(compare(candidate, reference, noise).improvement, abs=1e-12)
+        one, other = ({1000 - seed: value for seed, value in group.items()} for group in (candidate, reference))
+        renamed = compare(one, other, noise)
+        assert renamed.improvement == pytest.approx(compare(candidate, reference, noise).improvement, abs=1e-12)
 
 
 def test_one_lucky_run_is_never_a_keep() -> None:

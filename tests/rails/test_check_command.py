@@ -3,23 +3,24 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rails import render_recipe
+from rails import Value, render_recipe
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def folder(tmp_path, menu_text, recipe):
+def folder(tmp_path: Path, menu_text: str, recipe: dict[str, Value]) -> Path:
     (tmp_path / "menu.toml").write_text(menu_text)
     (tmp_path / "recipe.toml").write_text(render_recipe(recipe))
     return tmp_path
 
 
-def check(folder, stdin=b"", *more):
+def check(folder: Path, stdin: bytes = b"", *more: str | Path) -> subprocess.CompletedProcess[bytes]:
     command = [
         sys.executable,
         "-m",
@@ -34,7 +35,7 @@ def check(folder, stdin=b"", *more):
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=60)
 
 
-def test_each_line_gets_one_verdict_in_order(folder, propose):
+def test_each_line_gets_one_verdict_in_order(folder: Path, propose: Callable[..., str]) -> None:
     lines = [
         json.dumps(propose("lr", 0.002)).encode(),
         json.dumps(propose("nope", 1)).encode(),
@@ -58,12 +59,12 @@ def test_each_line_gets_one_verdict_in_order(folder, propose):
     assert "line 4 is not one JSON string" in verdicts[3]["reason"]
 
 
-def test_no_input_gives_no_verdict(folder):
+def test_no_input_gives_no_verdict(folder: Path) -> None:
     ran = check(folder)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
 
 
-def test_a_study_gives_its_budget(folder, menu_text, propose):
+def test_a_study_gives_its_budget(folder: Path, menu_text: str, propose: Callable[..., str]) -> None:
     (folder / "menu.toml").write_text(menu_text + '[[constraints]]\nexpr = "budget_steps - n_head >= 5"\n')
     (folder / "study.toml").write_text("[budget]\nsteps = 12\n[decision]\nconfidence = 0.9\n")
     lines = b"\n".join(json.dumps(propose("n_head", heads)).encode() for heads in (2, 8))
@@ -86,19 +87,19 @@ def test_a_study_gives_its_budget(folder, menu_text, propose):
         ("study.toml", None, "No such file"),
     ],
 )
-def test_a_bad_file_gets_one_line_and_exit_code_2(folder, name, content, words):
+def test_a_bad_file_gets_one_line_and_exit_code_2(folder: Path, name: str, content: bytes | None, words: str) -> None:
     path = folder / name
     path.unlink(missing_ok=True)
     if content is not None:
         path.write_bytes(content)
-    ran = check(folder, b"", *(["--study", path] if name == "study.toml" else []))
+    ran = check(folder, b"", *(("--study", path) if name == "study.toml" else ()))
     message = ran.stderr.decode()
     assert ran.returncode == 2 and ran.stdout == b""
     assert message.startswith("error: ") and message.count("\n") == 1 and words in message and name in message
 
 
 @pytest.mark.parametrize("arguments", [[], ["judge"], ["check"], ["check", "--recipe", "r", "--menu", "m", "--loud"]])
-def test_bad_arguments_get_one_line_and_exit_code_2(arguments):
+def test_bad_arguments_get_one_line_and_exit_code_2(arguments: list[str]) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "rails", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -106,7 +107,7 @@ def test_bad_arguments_get_one_line_and_exit_code_2(arguments):
     assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
 
 
-def test_rails_need_the_standard_library_alone():
+def test_rails_need_the_standard_library_alone() -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})

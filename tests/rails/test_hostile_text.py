@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from rails import clean, gate, parse_recipe, render_recipe, violations
+from rails import Menu, Value, clean, gate, parse_recipe, render_recipe, violations
 
 SEEDS = [
     '{"knob": "lr", "new_value": 0.002, "reason": "steeper"}',
@@ -73,15 +73,18 @@ def mutate(text: str, rng: random.Random) -> str:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_mutated_proposal_raises_or_escapes_the_menu(menu, menu_of_three, recipe, seed):
+def test_no_mutated_proposal_raises_or_escapes_the_menu(
+    menu: Menu, menu_of_three: Menu, recipe: dict[str, Value], seed: int
+) -> None:
     rng = random.Random(seed)
     passed = 0
     for _ in range(1500):
-        raw: str | bytes = mutate(rng.choice(SEEDS), rng)
+        text = mutate(rng.choice(SEEDS), rng)
+        raw: str | bytes = text
         if rng.random() < 0.2:
-            raw = bytearray(raw.encode("utf-8", "surrogatepass"))
-            raw[rng.randrange(len(raw))] = rng.randrange(256)
-            raw = bytes(raw)
+            damaged = bytearray(text.encode("utf-8", "surrogatepass"))
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+            raw = bytes(damaged)
         allowed = rng.choice((menu, menu_of_three))
         verdict = gate(raw, recipe, allowed)
         json.loads(verdict.to_json())
@@ -101,7 +104,7 @@ def test_no_mutated_proposal_raises_or_escapes_the_menu(menu, menu_of_three, rec
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_random_bytes_never_raise_and_never_pass(menu, recipe, seed):
+def test_random_bytes_never_raise_and_never_pass(menu: Menu, recipe: dict[str, Value], seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(500):
         assert not gate(rng.randbytes(rng.randrange(200)), recipe, menu).passed
@@ -129,15 +132,15 @@ def test_random_bytes_never_raise_and_never_pass(menu, recipe, seed):
         ("", ""),
     ],
 )
-def test_cleaned_text_is_one_printable_line(text, shown):
+def test_cleaned_text_is_one_printable_line(text: str, shown: str) -> None:
     assert clean(text) == shown
 
 
-def test_cleaned_text_is_cut_at_its_limit():
+def test_cleaned_text_is_cut_at_its_limit() -> None:
     assert clean("x" * 1000) == "x" * 500 and clean("ab cd", 3) == "ab"
 
 
-def test_cleaning_twice_changes_nothing():
+def test_cleaning_twice_changes_nothing() -> None:
     rng = random.Random(1)
     alphabet = "ab \x1b[]0;m\x07\\\u202e\ud800\n\x9bPX^_\u2028"
     for _ in range(2000):

@@ -2,14 +2,15 @@
 
 import pytest
 
-from rails import RailsError, load_menu
+from rails import Menu, RailsError, load_menu
 from rails.expression import compile_constraint
+from rails.values import KnobType
 
 LR = '[knobs.lr]\ntype = "float"\nlow = 1e-5\nhigh = 1e-2\ndefault = 1e-3\n'
-TYPES = {"a": "int", "b": "float", "s": "str", "t": "bool"}
+TYPES: dict[str, KnobType] = {"a": "int", "b": "float", "s": "str", "t": "bool"}
 
 
-def test_a_menu_holds_each_knob_as_written(menu):
+def test_a_menu_holds_each_knob_as_written(menu: Menu) -> None:
     lr, d_model, tied = (menu.knobs[name] for name in ("lr", "d_model", "tied"))
     assert (lr.name, lr.type, lr.low, lr.high, lr.choices, lr.scale, lr.default) == (
         "lr",
@@ -24,12 +25,12 @@ def test_a_menu_holds_each_knob_as_written(menu):
     assert tied.choices == (False, True) and menu.max_changes == 1
 
 
-def test_a_float_knob_written_with_integers_holds_floats(menu):
+def test_a_float_knob_written_with_integers_holds_floats(menu: Menu) -> None:
     knob = menu.knobs["weight_decay"]
     assert [type(value) for value in (knob.low, knob.high, knob.default)] == [float] * 3
 
 
-def test_defaults_follow_the_menus_order(menu):
+def test_defaults_follow_the_menus_order(menu: Menu) -> None:
     assert list(menu.defaults()) == ["d_model", "n_head", "lr", "weight_decay", "precision", "tied"]
 
 
@@ -91,14 +92,14 @@ def test_defaults_follow_the_menus_order(menu):
         (LR + "[[constraints]]\nexpr = \"lr < 'x'\"", "number only"),
     ],
 )
-def test_an_unsound_menu_is_refused_in_one_line_that_names_the_file(text, words):
+def test_an_unsound_menu_is_refused_in_one_line_that_names_the_file(text: str, words: str) -> None:
     with pytest.raises(RailsError) as caught:
         load_menu(text, "here/menu.toml")
     message = str(caught.value)
     assert message.startswith("here/menu.toml: ") and words in message and message.isprintable()
 
 
-def test_a_menus_error_is_the_users_mistake():
+def test_a_menus_error_is_the_users_mistake() -> None:
     assert issubclass(RailsError, ValueError)
 
 
@@ -123,7 +124,7 @@ def test_a_menus_error_is_the_users_mistake():
         ("a % 4 == 0 or a / 0 > 1", True),
     ],
 )
-def test_a_constraint_has_the_value_python_gives_it(expr, value):
+def test_a_constraint_has_the_value_python_gives_it(expr: str, value: bool) -> None:
     assert compile_constraint(expr, "", TYPES).holds({"a": 8, "b": 0.5, "s": "x", "t": True}) is value
 
 
@@ -193,12 +194,12 @@ def test_a_constraint_has_the_value_python_gives_it(expr, value):
         "a @ b > 1",
     ],
 )
-def test_anything_off_the_whitelist_is_refused_when_the_menu_loads(expr):
+def test_anything_off_the_whitelist_is_refused_when_the_menu_loads(expr: str) -> None:
     with pytest.raises(RailsError):
         compile_constraint(expr, "", TYPES)
 
 
-def test_nested_comparisons_are_checked_without_delay():
+def test_nested_comparisons_are_checked_without_delay() -> None:
     with pytest.raises(RailsError, match="nested"):
         compile_constraint("(" * 40 + "a" + "==b)" * 40 + " == t", "", TYPES)
 
@@ -206,7 +207,7 @@ def test_nested_comparisons_are_checked_without_delay():
 @pytest.mark.parametrize(
     "expr", ["a / (a - 8) > 1", "a % (a - 8) > 1", "b * 1e15 * big > 1", "b * big == 1", "big / b > 1"]
 )
-def test_arithmetic_without_an_answer_is_an_error_of_ours_alone(expr):
+def test_arithmetic_without_an_answer_is_an_error_of_ours_alone(expr: str) -> None:
     types = {**TYPES, "big": "int"}
     with pytest.raises(RailsError, match="no answer"):
         compile_constraint(expr, "", types).holds({"a": 8, "b": 1e-3, "s": "x", "t": True, "big": 10**320})

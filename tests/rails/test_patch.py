@@ -3,10 +3,12 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from rails import gate, render_recipe
+from rails import Menu, Value, gate, render_recipe
 
 HEADER = "diff --git a/recipe.toml b/recipe.toml\nindex 1111111..2222222 100644\n"
 FILES = "--- a/recipe.toml\n+++ b/recipe.toml\n"
@@ -65,19 +67,25 @@ UNSOUND = {
 
 
 @pytest.mark.parametrize("diff", SOUND.values(), ids=SOUND)
-def test_a_diff_of_exactly_the_proposed_line_passes(menu, recipe, propose, diff):
+def test_a_diff_of_exactly_the_proposed_line_passes(
+    menu: Menu, recipe: dict[str, Value], propose: Callable[..., str], diff: str
+) -> None:
     verdict = gate(propose("lr", 0.002), recipe, menu, diff=lambda _: diff)
     assert verdict.passed, verdict
 
 
 @pytest.mark.parametrize("diff", UNSOUND.values(), ids=UNSOUND)
-def test_a_diff_of_anything_else_is_blocked(menu, recipe, propose, diff):
+def test_a_diff_of_anything_else_is_blocked(
+    menu: Menu, recipe: dict[str, Value], propose: Callable[..., str], diff: str
+) -> None:
     verdict = gate(propose("lr", 0.002), recipe, menu, diff=lambda _: diff)
     assert verdict.rail == "diff", verdict
     assert verdict.reason.isprintable() and len(verdict.reason) < 500
 
 
-def test_a_recipe_without_the_knob_is_blocked(menu, recipe, propose):
+def test_a_recipe_without_the_knob_is_blocked(
+    menu: Menu, recipe: dict[str, Value], propose: Callable[..., str]
+) -> None:
     del recipe["lr"]
     assert gate(propose("lr", 0.002), recipe, menu).rail == "diff"
 
@@ -85,7 +93,9 @@ def test_a_recipe_without_the_knob_is_blocked(menu, recipe, propose):
 @pytest.mark.parametrize(
     "changes", [{"lr": 0.002}, {"precision": "fp32", "d_model": 64}, {"d_model": 96, "tied": False, "lr": 1e-5}]
 )
-def test_what_git_really_prints_passes(menu_of_three, recipe, changes, tmp_path):
+def test_what_git_really_prints_passes(
+    menu_of_three: Menu, recipe: dict[str, Value], changes: dict[str, Value], tmp_path: Path
+) -> None:
     def git(*arguments: str) -> str:
         quiet = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
         command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
@@ -97,11 +107,11 @@ def test_what_git_really_prints_passes(menu_of_three, recipe, changes, tmp_path)
     git("add", ".")
     git("commit", "-qm", "start")
 
-    def diff(candidate):
+    def diff(candidate: dict[str, Value]) -> str:
         path.write_text(render_recipe(candidate))
         return git("diff")
 
-    def diff_and_more(candidate):
+    def diff_and_more(candidate: dict[str, Value]) -> str:
         path.chmod(0o755)
         return diff(candidate)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autoresearch.study.preset import load_preset
-from rails import Limits, predict, violations
+from rails import Knob, Limits, Value, predict, violations
 from rails.fit import budget_steps
 from rails.predict import Shape
 from trainer.backends.torch_gpt import GPT
@@ -16,41 +16,48 @@ from trainer.recipe import Recipe
 WIDE = load_preset("cpu-nano-wide")
 
 
-def drawn(count):
+def offered(knob: Knob) -> tuple[Value, ...]:
+    """Its choices, or both ends of its range."""
+    return knob.choices or tuple(end for end in (knob.low, knob.high) if end is not None)
+
+
+def shape_of(recipe: dict[str, Value], vocab_size: int, device: str) -> Shape:
+    shape = Shape.of(recipe, vocab_size, device)
+    assert shape is not None
+    return shape
+
+
+def drawn(count: int) -> list[dict[str, Value]]:
     """Recipes from the wide menu, with all knobs at random."""
     generator = random.Random(0)
     limits = Limits({"tokens": 10**7})
-    found = []
+    found: list[dict[str, Value]] = []
     while len(found) < count:
-        recipe = {
-            knob.name: generator.choice(knob.choices) if knob.choices else generator.choice((knob.low, knob.high))
-            for knob in WIDE.menu.knobs.values()
-        }
+        recipe = {knob.name: generator.choice(offered(knob)) for knob in WIDE.menu.knobs.values()}
         if not violations(recipe, WIDE.menu, limits):
             found.append(recipe)
     return found
 
 
-def test_parameters_and_flops_are_those_of_the_model():
+def test_parameters_and_flops_are_those_of_the_model() -> None:
     for recipe in drawn(60):
         made = Recipe.from_mapping(recipe)
         with torch.device("meta"):
             model = GPT(made, 2048)
-        shape = Shape.of(recipe, 2048, "cpu")
+        shape = shape_of(recipe, 2048, "cpu")
         assert shape.params == sum(parameter.numel() for parameter in model.parameters())
         assert shape.flops_per_token == flops_per_token(model, made)
         assert shape.tokens_per_step == made.tokens_per_step
 
 
-def test_a_recipe_without_the_wide_knobs_is_one_with_their_defaults():
+def test_a_recipe_without_the_wide_knobs_is_one_with_their_defaults() -> None:
     narrow = load_preset("cpu-nano").recipe
     assert Shape.of(narrow, 2048, "cpu") == Shape.of(WIDE.recipe, 2048, "cpu")
 
 
 @pytest.mark.parametrize("knob", ["lr", "lr_warmup", "beta1", "grad_clip", "schedule", "init_std", "z_loss"])
-def test_what_changes_no_shape_changes_no_prediction(knob):
-    menu_knob = WIDE.menu.knobs[knob]
-    other = (menu_knob.choices or (menu_knob.high,))[-1]
+def test_what_changes_no_shape_changes_no_prediction(knob: str) -> None:
+    other = offered(WIDE.menu.knobs[knob])[-1]
     assert Shape.of(WIDE.recipe | {knob: other}, 2048, "cpu") == Shape.of(WIDE.recipe, 2048, "cpu")
 
 
@@ -65,18 +72,18 @@ def test_what_changes_no_shape_changes_no_prediction(knob):
         ("n_kv_head", 1, None),
     ],
 )
-def test_a_knob_moves_memory_the_way_it_must(knob, value, grows):
+def test_a_knob_moves_memory_the_way_it_must(knob: str, value: Value, grows: bool | None) -> None:
     large = load_preset("gpt-354m-wide").recipe
-    plain, changed = (Shape.of(large | change, 50257, "cuda").live_bytes for change in ({}, {knob: value}))
+    plain, changed = (shape_of(recipe, 50257, "cuda").live_bytes for recipe in (large, large | {knob: value}))
     assert (changed > plain) == (grows is True)
 
 
-def test_accumulation_takes_its_part_of_the_budget():
+def test_accumulation_takes_its_part_of_the_budget() -> None:
     limits = Limits({"tokens": 200_000}, vocab_size=2048)
     assert budget_steps(WIDE.recipe, limits) == 97
     assert budget_steps(WIDE.recipe | {"grad_accumulation": 4}, limits) == 24
 
 
-def test_heads_that_do_not_divide_are_no_reason_to_fail():
+def test_heads_that_do_not_divide_are_no_reason_to_fail() -> None:
     assert predict(WIDE.recipe | {"n_head": 7, "n_kv_head": 3}, Limits(vocab_size=2048)) is not None
     assert predict(WIDE.recipe | {"n_kv_head": True}, Limits(vocab_size=2048)) is None

@@ -1,10 +1,11 @@
 """The schema rail: the exact wire format passes, everything near it is blocked."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
-from rails import gate
+from rails import Menu, Value, gate
 
 GOOD = '{"knob": "lr", "new_value": 0.002, "reason": "r"}'
 DEEP = 8000
@@ -74,7 +75,9 @@ NOT_THE_WIRE_FORMAT = {
 
 
 @pytest.mark.parametrize("raw", NOT_THE_WIRE_FORMAT.values(), ids=NOT_THE_WIRE_FORMAT)
-def test_what_is_not_the_wire_format_is_blocked_by_schema(menu, menu_of_three, recipe, raw):
+def test_what_is_not_the_wire_format_is_blocked_by_schema(
+    menu: Menu, menu_of_three: Menu, recipe: dict[str, Value], raw: str | bytes
+) -> None:
     for each in (menu, menu_of_three):
         verdict = gate(raw, recipe, each)
         assert not verdict.passed and verdict.rail == "schema", verdict
@@ -82,40 +85,46 @@ def test_what_is_not_the_wire_format_is_blocked_by_schema(menu, menu_of_three, r
         json.loads(verdict.to_json())
 
 
-def test_brackets_inside_a_reason_do_not_count_as_nesting(menu, recipe, propose):
+def test_brackets_inside_a_reason_do_not_count_as_nesting(
+    menu: Menu, recipe: dict[str, Value], propose: Callable[..., str]
+) -> None:
     assert gate(propose("lr", 2e-3, reason='[[[{{{"\\"[[[ \\'), recipe, menu).passed
 
 
-def test_a_reason_of_500_characters_passes(menu, recipe, propose):
+def test_a_reason_of_500_characters_passes(menu: Menu, recipe: dict[str, Value], propose: Callable[..., str]) -> None:
     assert gate(propose("lr", 2e-3, reason="é" * 500), recipe, menu).passed
 
 
-def test_a_lone_surrogate_in_a_reason_is_dropped(menu, recipe):
+def test_a_lone_surrogate_in_a_reason_is_dropped(menu: Menu, recipe: dict[str, Value]) -> None:
     for reason in ("a\ud800b", "a\\ud800b"):
         verdict = gate(f'{{"knob": "lr", "new_value": 0.002, "reason": "{reason}"}}', recipe, menu)
         assert verdict.passed and verdict.hypothesis == "ab"
 
 
-def test_a_slip_in_a_key_is_told_the_nearest_key(menu, recipe):
+def test_a_slip_in_a_key_is_told_the_nearest_key(menu: Menu, recipe: dict[str, Value]) -> None:
     assert 'did you mean "new_value"?' in gate('{"knob": "lr", "newvalue": 1, "reason": "r"}', recipe, menu).reason
 
 
 @pytest.mark.parametrize("changes", [{}, {"lr": 2e-3, "n_head": 8, "tied": False, "d_model": 64}, [], "lr", None, 1])
-def test_changes_hold_one_to_max_changes_knobs(menu_of_three, recipe, changes):
+def test_changes_hold_one_to_max_changes_knobs(menu_of_three: Menu, recipe: dict[str, Value], changes: object) -> None:
     assert gate(json.dumps({"changes": changes, "reason": "r"}), recipe, menu_of_three).rail == "schema"
 
 
-def test_changes_are_blocked_where_the_menu_allows_one(menu, recipe):
+def test_changes_are_blocked_where_the_menu_allows_one(menu: Menu, recipe: dict[str, Value]) -> None:
     verdict = gate('{"changes": {"lr": 0.002}, "reason": "r"}', recipe, menu)
     assert verdict.rail == "schema" and "one change per trial" in verdict.reason
 
 
 @pytest.mark.parametrize("more", [{"knob": "lr"}, {"new_value": 1}, {"knob": "lr", "new_value": 1}])
-def test_both_wire_formats_at_once_are_blocked(menu_of_three, recipe, more):
+def test_both_wire_formats_at_once_are_blocked(
+    menu_of_three: Menu, recipe: dict[str, Value], more: dict[str, object]
+) -> None:
     raw = json.dumps({"changes": {"n_head": 8}, "reason": "r", **more})
     assert gate(raw, recipe, menu_of_three).rail == "schema"
 
 
-def test_both_wire_formats_pass_where_the_menu_allows_several(menu_of_three, recipe, propose):
+def test_both_wire_formats_pass_where_the_menu_allows_several(
+    menu_of_three: Menu, recipe: dict[str, Value], propose: Callable[..., str]
+) -> None:
     assert gate(propose("lr", 2e-3), recipe, menu_of_three).passed
     assert gate('{"changes": {"lr": 0.002}, "reason": "r"}', recipe, menu_of_three).passed

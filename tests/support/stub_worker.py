@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from trainer.protocol import RunRequest, RunResult, cancelled_run
 
@@ -61,7 +62,7 @@ def main() -> None:
         longer = request.budget.get("tokens", USUAL_TOKENS) / USUAL_TOKENS
         late = recipe["beta2"] == 0.96875
         val_bpb -= {0.8125: 0.3 / math.sqrt(longer), 0.90625: 0.12 / longer, 0.96875: 0.25}.get(recipe["beta2"], 0.0)
-        common = {
+        common: dict[str, Any] = {
             "run_id": request.run_id,
             "seed": request.seed,
             "tokens": round(USUAL_TOKENS * longer),

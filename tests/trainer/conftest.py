@@ -27,9 +27,10 @@ def dataset(data_dir: Path) -> Dataset:
     return Dataset.open(data_dir)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def warm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """One for all tests: what a test does to it must not show in the next."""
+    """One for all tests of a file: what a test does to it must not show in the next. Not for the session, in which
+    other files' tests count the processes that they leave."""
     worker = Worker(tmp_path_factory.mktemp("worker"))
     yield worker
     worker.close()

@@ -73,7 +73,7 @@ def test_averaged_weights_follow_the_recent_ones_and_forget_the_start() -> None:
     average = AveragedWeights([weight], decay=0.99)
     for _ in range(100):
         with torch.no_grad():
-            weight += 1
+            weight.add_(1)
         average.update()
     average.copy_to_model()
     # With a plain decay of 0.99 the mean lag would be 63 of 100 steps, most of it the start's.

@@ -22,6 +22,7 @@ REQUEST: dict[str, Any] = {
     "data_dir": "/data",
     "result_path": "/runs/result.json",
 }
+COMPLETE: dict[str, Any] = {"run_id": "0007-2", "seed": 2, "state": "complete", "val_bpb": 2.5}
 
 
 def test_a_recipe_keeps_its_knobs() -> None:
@@ -134,7 +135,7 @@ def test_a_request_that_means_nothing_is_refused(changes: dict[str, Any]) -> Non
 )
 def test_a_result_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="it must be"):
-        RunResult(**({"run_id": "0007-2", "seed": 2, "state": "complete", "val_bpb": 2.5} | changes))
+        RunResult(**(COMPLETE | changes))
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from command_line import Command
 from studies import GOOD, MACHINE, change, make_study, run_study
 
+import autoresearch
 from autoresearch.study.folder import RunnerLock, StudyFolder
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -32,6 +36,13 @@ def test_init_makes_a_study_and_refuses_a_second_of_that_name(command: Command, 
     assert "# auto, cpu, cuda or cuda:N" in settings, "comments are for people"
     again = command("init", "mine")
     assert again.code == 2 and "exists already" in again.err
+
+
+def test_the_version_is_the_packages_own(command: Command) -> None:
+    assert command("--version") == (0, f"autoresearch {autoresearch.__version__}\n", "")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "autoresearch.__version__"}
 
 
 def test_init_takes_data_from_a_relative_path(

@@ -8,12 +8,12 @@ from statistics import fmean
 
 import published
 import pytest
-from autoresearch.terminal.meters import meter_lines
 from studies import GOOD, change, make_study, query, run_study
 
 from autoresearch.evidence.meters import Meters, meters_of
 from autoresearch.exchange import import_study
 from autoresearch.study.folder import StudyFolder
+from autoresearch.terminal.meters import meter_lines
 
 
 @pytest.fixture(scope="module")

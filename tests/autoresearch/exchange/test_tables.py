@@ -97,7 +97,7 @@ def test_optuna_opens_the_storage(ran: StudyFolder, tmp_path: Path) -> None:
     baseline, kept, failed, discarded = study.get_trials()
     trials = ran.store.trials()
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
-    assert kept.value == trials[1].val_bpb and study.best_value <= kept.value
+    assert kept.value is not None and kept.value == trials[1].val_bpb and study.best_value <= kept.value
     assert kept.params == trials[1].recipe and baseline.params == trials[0].recipe
     assert kept.distributions["lr"] == optuna.distributions.FloatDistribution(1e-4, 3e-2, log=True)
     assert failed.state == optuna.trial.TrialState.FAIL and failed.value is None

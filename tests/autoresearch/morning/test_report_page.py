@@ -55,7 +55,12 @@ def tab(browser: Any) -> Iterator[Any]:
     tab.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
     tab.on("pageerror", lambda error: troubles.append(f"error: {error}"))
     tab.on("requestfailed", lambda request: troubles.append(f"request: {request.failure} {request.url[-200:]}"))
-    tab.on("dialog", lambda dialog: (troubles.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+
+    def refuse(dialog: Any) -> None:
+        troubles.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    tab.on("dialog", refuse)
     tab.troubles = troubles
     yield tab
     context.close()

@@ -84,7 +84,12 @@ def test_facts_are_computed_and_sent_once_per_change(
 ) -> None:
     computed = []
     real: Callable[[StudyFolder], Any] = facts_module.facts
-    monkeypatch.setattr(facts_module, "facts", lambda folder: computed.append(1) or real(folder))
+
+    def counted(folder: StudyFolder) -> Any:
+        computed.append(1)
+        return real(folder)
+
+    monkeypatch.setattr(facts_module, "facts", counted)
     first = client.get("/facts.json")
     again = client.get("/facts.json", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content, len(computed)) == (304, b"", 1)
@@ -148,7 +153,7 @@ def test_nobody_steers_the_study_from_another_page(client: httpx.Client, home: P
     assert post(X_Autoresearch="1", Content_Type="text/plain") == 415
     assert post(**sent, Origin="http://evil.example") == 403
     assert post(**sent, Origin="null") == 403
-    assert post(**sent, Origin=f"http://127.0.0.1:{client.base_url.port + 1}") == 403
+    assert post(**sent, Origin=f"http://127.0.0.1:{(client.base_url.port or 0) + 1}") == 403
     for bad in ("", "[]", '"pause"', "{}", '{"control": "stop"}', '{"control": ["run"]}', "[" * 999):
         assert post(body=bad, **sent) == 400
     assert post(body=" " * 1001, **sent) == 413
@@ -361,7 +366,7 @@ def test_bad_hosts_ports_tokens_and_names_are_one_line(home: Path, monkeypatch: 
         ({"token": "sixteen characters; and a space"}, "the token needs 16"),
     ):
         with pytest.raises(UserError, match=message):
-            serve(home, "one", **options)  # type: ignore[arg-type]
+            serve(home, "one", **options)
     with pytest.raises(UserError, match="there is no study 'other'"):
         serve(home, "other", port=0)
     with pytest.raises(UserError, match="in its name; move it"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from studies import BAD, GOOD, assert_git_and_database_agree, change, make_study, query, run_study
@@ -16,7 +18,7 @@ from autoresearch.study.workspace import Workspace
 from autoresearch.workers.local import LocalLauncher
 
 ANSWERS = [change("lr", 99.0), change("lr", GOOD), change("lr", BAD)]
-SHORT = {
+SHORT: dict[str, Any] = {
     "decision__baseline_runs": 2,
     "decision__reference_runs": 3,
     "decision__reference_max": 3,
@@ -88,22 +90,31 @@ def facts(folder: StudyFolder) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    folder = make_study(tmp_path_factory.mktemp("undisturbed"), **SHORT)
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a new study in it, to be copied: that is cheaper than to make one for each step."""
+    home = tmp_path_factory.mktemp("fresh")
+    make_study(home, **SHORT).store.close()
+    return home
+
+
+@pytest.fixture(scope="module")
+def undisturbed(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    home = tmp_path_factory.mktemp("undisturbed") / "home"
+    shutil.copytree(fresh, home)
+    folder = StudyFolder(home, "one")
     run_study(folder, ANSWERS, workers=1)
     return facts(folder)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_night_killed_at_any_step_ends_as_if_it_had_not_been(
-    tmp_path: Path, undisturbed: list[object], after: bool
+    tmp_path: Path, fresh: Path, undisturbed: list[object], after: bool
 ) -> None:
     step = 0
     while True:
         step += 1
         home = tmp_path / str(step)
-        folder = make_study(home, **SHORT)
-        folder.store.close()
+        shutil.copytree(fresh, home)
         killed = run_until_killed(home, step, after)
         folder = StudyFolder(home, "one")
         run_study(folder, ANSWERS, workers=1)

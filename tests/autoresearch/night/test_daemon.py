@@ -113,7 +113,7 @@ class House:
             def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
                 return house.now.astimezone(tz)  # type: ignore[arg-type]
 
-        class Scheduler(BackgroundScheduler):
+        class Scheduler(BackgroundScheduler):  # type: ignore[misc]  # it has no types
             def start(self) -> None:
                 house.scheduler = self
                 super().start()

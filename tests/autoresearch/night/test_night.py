@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tomlkit
 from studies import assert_git_and_database_agree, change, query
 
-from autoresearch.study.folder import StudyFolder
+from autoresearch.config import PRESETS
+from autoresearch.study.folder import StudyFolder, create_study
+from autoresearch.workers.machine import look
 
 AUTORESEARCH = (sys.executable, "-m", "autoresearch")
-# 25 steps of the nano recipe, the fewest that its menu's constraint admits: about two seconds a run.
-SMALL = {
-    "tokens = 200_000": "tokens = 51_200",
+SETTINGS = {
+    "tokens = 200_000": "tokens = 3_200",  # 25 steps, the fewest that the menu's constraint admits
     "val_bytes = 131_072": "val_bytes = 20_000",
     "test_bytes = 131_072": "test_bytes = 20_000",
     "baseline_runs = 3": "baseline_runs = 2",
@@ -30,6 +33,7 @@ SMALL = {
     "max_runs = 8": "max_runs = 2",
     "vocab_size = 2048": "vocab_size = 512",
 }
+RECIPE = {"n_layer": (4, 1), "d_model": (128, 64), "batch_size": (8, 2), "seq_len": (256, 64)}
 
 
 class Home:
@@ -39,13 +43,7 @@ class Home:
         self.path = path
         self.env = {**os.environ, "AUTORESEARCH_HOME": str(path), "TERM": "dumb"}
         self.env = {name: value for name, value in self.env.items() if not name.startswith("OPENAI_")}
-        self.command("init", "mine", "--preset", "cpu-nano", "--data", str(text))
-        settings = path / "mine" / "study.toml"
-        content = settings.read_text()
-        for old, new in SMALL.items():
-            assert old in content
-            content = content.replace(old, new)
-        settings.write_text(content)
+        create_study(path, "mine", "cpu-nano", look("cpu"), {"data.source": str(text)}).store.close()
 
     def command(self, *arguments: str, code: int = 0) -> str:
         done = subprocess.run([*AUTORESEARCH, *arguments], env=self.env, capture_output=True, text=True)
@@ -57,17 +55,47 @@ class Home:
             [*AUTORESEARCH, *arguments], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
+    def propose(self, raw: str) -> None:
+        self.study.store.queue_idea(raw)
+
+    def edit(self, changes: dict[str, str]) -> None:
+        settings = self.path / "mine" / "study.toml"
+        settings.write_text(replaced(settings.read_text(), changes))
+
     @property
     def study(self) -> StudyFolder:
         return StudyFolder(self.path, "mine")
 
 
+def replaced(text: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped ones, cpu-nano with a model and a budget for a fraction of a second."""
+    copy = tmp_path_factory.mktemp("presets") / "presets"
+    shutil.copytree(PRESETS, copy)
+    settings, menu = copy / "cpu-nano" / "study.toml", copy / "cpu-nano" / "menu.toml"
+    settings.write_text(replaced(settings.read_text(), SETTINGS))
+    knobs = tomlkit.parse(menu.read_text())
+    for name, (usual, small) in RECIPE.items():
+        assert knobs["knobs"][name]["default"] == usual
+        knobs["knobs"][name]["default"] = small
+    menu.write_text(tomlkit.dumps(knobs))
+    return copy
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path, presets: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setattr("autoresearch.study.preset.PRESETS", presets)
     text = tmp_path / "text"
     text.mkdir()
     library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    for source in library[:60]:
+    for source in library[:20]:
         (text / f"{source.stem}.txt").write_bytes(source.read_bytes())
     return Home(tmp_path / "home", text)
 
@@ -96,7 +124,7 @@ def test_a_night_of_real_training_from_text_to_table(home: Home) -> None:
     assert len(runs) >= 4
     for run in runs:
         assert 1.0 < (run.val_bpb or 0) < 8.0
-        assert run.tokens and run.tokens >= 25 * 2048 and run.params and (run.tokens_per_second or 0) > 0
+        assert run.tokens and run.tokens >= 25 * 128 and run.params and (run.tokens_per_second or 0) > 0
         assert (run.peak_memory_bytes or 0) > 2**26 and (run.energy_joules or 0) > 0
     assert query(folder, "SELECT COUNT(*) FROM runs WHERE json_array_length(curve) < 10") == [(0,)]
     assert_git_and_database_agree(folder)
@@ -117,10 +145,13 @@ def test_ctrl_c_ends_at_the_trial_boundary_and_the_next_night_goes_on(home: Home
 
 
 def test_a_second_ctrl_c_ends_at_once_and_nothing_is_lost(home: Home) -> None:
-    home.command("propose", "mine", "--raw", change("d_ff", 256))
+    home.edit({"tokens = 3_200": "tokens = 25_600"})  # long enough to be caught in the middle
+    home.propose(change("d_ff", 256))
     process = home.start("run", "mine", "--trials", "1")
     list(lines_until(process, r"trial 1 seed 0: d_ff"))
     workers = workers_of(process.pid)
+    for worker in workers:
+        worker.suspend()  # so that the run is not over before the second signal
     process.send_signal(signal.SIGINT)
     list(lines_until(process, "once more to end at once"))
     process.send_signal(signal.SIGINT)
@@ -128,14 +159,14 @@ def test_a_second_ctrl_c_ends_at_once_and_nothing_is_lost(home: Home) -> None:
     assert process.returncode == 130 and "Traceback" not in rest
     psutil.wait_procs(workers, timeout=10)
     assert not any(worker.is_running() for worker in workers)
-    home.command("propose", "mine", "--raw", change("d_ff", 768))
+    home.propose(change("d_ff", 768))
     home.command("run", "mine", "--trials", "1")
     assert [trial.changes for trial in home.study.store.trials()[1:]] == [{"d_ff": 256}, {"d_ff": 768}]
     assert_git_and_database_agree(home.study)
 
 
 def test_kill_9_of_worker_and_runner_loses_nothing_and_leaves_no_process(home: Home) -> None:
-    home.command("propose", "mine", "--raw", change("d_ff", 256))
+    home.propose(change("d_ff", 256))
     process = home.start("run", "mine", "--trials", "1")
     list(lines_until(process, r"trial 0 seed 0: baseline"))
     while not (workers := workers_of(process.pid)):
@@ -147,7 +178,7 @@ def test_kill_9_of_worker_and_runner_loses_nothing_and_leaves_no_process(home: H
     process.communicate()
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive, "a worker whose runner is gone ends by itself"
-    home.command("propose", "mine", "--raw", change("d_ff", 768))
+    home.propose(change("d_ff", 768))
     home.command("run", "mine", "--trials", "1")
     folder = home.study
     assert [trial.state for trial in folder.store.trials()] == ["complete"] * 3
@@ -156,11 +187,9 @@ def test_kill_9_of_worker_and_runner_loses_nothing_and_leaves_no_process(home: H
 
 
 def test_the_daemon_runs_its_window_and_stops_when_told(home: Home) -> None:
-    settings = home.path / "mine" / "study.toml"
-    text = (
-        settings.read_text().replace('start = "22:00"', 'start = "00:00"').replace('stop = "07:00"', 'stop = "00:00"')
+    home.edit(
+        {'start = "22:00"': 'start = "00:00"', 'stop = "07:00"': 'stop = "00:00"', "# trials = 100": "trials = 1"}
     )
-    settings.write_text(text.replace("# trials = 100", "trials = 1"))
     process = home.start("daemon", "mine")
     list(lines_until(process, "resting until"))
     assert home.study.store.trials()[1].state in ("complete", "failed")

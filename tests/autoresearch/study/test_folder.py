@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 from studies import MACHINE, git, make_study, query
@@ -85,8 +86,9 @@ def test_what_a_killed_init_left_is_no_study_and_not_in_the_way(tmp_path: Path) 
 def test_settings_that_do_not_fit_are_refused_and_leave_nothing(
     tmp_path: Path, setting: str, value: str | int, words: str
 ) -> None:
+    overrides: dict[str, Any] = {setting: value}
     with pytest.raises(UserError, match=words) as error:
-        make_study(tmp_path, **{setting: value})
+        make_study(tmp_path, **overrides)
     assert ".partial" not in str(error.value), "that file is gone when the person reads this"
     assert list(tmp_path.iterdir()) == []
 
@@ -310,9 +312,9 @@ def test_somebody_who_looks_at_the_lock_does_not_refuse_a_runner(
     fcntl.flock(onlooker, fcntl.LOCK_SH)
     original = fcntl.flock
 
-    def flock(file: object, operation: int) -> None:
+    def flock(file: TextIO, operation: int) -> None:
         try:
-            original(file, operation)  # type: ignore[call-overload]
+            original(file, operation)
         except BlockingIOError:
             onlooker.close()
             raise

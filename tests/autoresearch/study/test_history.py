@@ -9,6 +9,7 @@ import signal
 import sqlite3
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import published
 import pytest
@@ -28,7 +29,7 @@ from rails import gate
 from trainer.protocol import RunResult
 
 EXAMPLE = Path(__file__).parents[3] / "trajectories" / "example" / "trajectory.jsonl"
-SHORT = {"decision__baseline_runs": 2, "decision__reference_runs": 3, "decision__max_runs": 3}
+SHORT: dict[str, Any] = {"decision__baseline_runs": 2, "decision__reference_runs": 3, "decision__max_runs": 3}
 # Kept twice, so that the incumbent moves; failed, blocked, unreadable, and repeated.
 STORY = [
     change("lr", 0.002), change("beta1", 0.55), change("lr", 99), "no JSON", change("lr", 0.0039), change("d_ff", 256),

@@ -18,12 +18,12 @@ from autoresearch.config import DecisionRule
 from autoresearch.decide import Comparison, Noise, pool_noise
 from autoresearch.study.store import Store, rows
 from autoresearch.study.store import migrations as shipped
-from autoresearch.trial import Proposal, Run
+from autoresearch.trial import Proposal, Recipe, Run
 from autoresearch.workers.energy import Energy
 from rails import Verdict, recipe_key
 from trainer.protocol import RunResult
 
-RECIPE = {"lr": 0.001, "n_layer": 4}
+RECIPE: Recipe = {"lr": 0.001, "n_layer": 4}
 PASSED = Verdict(True, None, "", {"lr": 0.002}, "faster", -0.01)
 COMPARISON = Comparison(0.02, 0.01, 9.0, 0.98)
 NOISE = Noise(0.02, 0.0, 9.0)
@@ -42,7 +42,7 @@ def other(store: Store) -> sqlite3.Connection:
 
 
 def begin_trial(store: Store, number: int = 1) -> None:
-    recipe = {**RECIPE, "lr": 0.001 + number / 1000}
+    recipe: Recipe = {**RECIPE, "lr": 0.001 + number / 1000}
     assert store.open_trial(0, Proposal("{}", "tpe")) == number
     store.start_trial(number, PASSED, recipe, recipe_key(recipe), f"{number:040x}", seed=0)
 

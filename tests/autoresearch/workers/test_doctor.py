@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from autoresearch.workers import doctor, machine
+from autoresearch.workers import machine
 from autoresearch.workers.doctor import MIN_FREE_BYTES, Finding, examine
 
 EVERYTHING = ["Python", "git", "disk", "device", "torch", "energy", "language model"]
@@ -34,7 +35,7 @@ def put_torch(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 
 def test_a_healthy_machine_has_nothing_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=50 * 2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50 * 2**30))
     findings = found(tmp_path / "not" / "there" / "yet")
     assert list(findings) == EVERYTHING
     assert [finding.what for finding in findings.values() if not finding.fine] == []
@@ -54,7 +55,7 @@ def test_without_git_there_is_no_night(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("free", "fine"), [(MIN_FREE_BYTES, True), (MIN_FREE_BYTES - 1, False), (0, False)])
 def test_a_full_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, fine: bool) -> None:
     put_torch(tmp_path, monkeypatch, LIGHT_TORCH)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     disk = found(tmp_path)["disk"]
     assert disk.fine == fine and disk.found.startswith(f"{free / 2**30:.0f} GiB free")
 

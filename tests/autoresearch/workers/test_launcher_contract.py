@@ -29,9 +29,9 @@ LAUNCHERS: dict[str, Factory] = {
 }
 
 
-@pytest.fixture(params=LAUNCHERS.values(), ids=LAUNCHERS.keys())
+@pytest.fixture(params=list(LAUNCHERS))
 def factory(request: pytest.FixtureRequest) -> Factory:
-    return request.param
+    return LAUNCHERS[request.param]
 
 
 @pytest.fixture
