@@ -175,7 +175,7 @@ def test_who_searches_the_menu_proposes_what_the_rails_let_through(name: str, en
         assert gate(proposer.propose(known).raw, known.recipe, known.menu, known.tried, known.limits).passed
 
 
-@pytest.mark.parametrize("name", PROPOSERS.keys() - NEED_THE_NETWORK)
+@pytest.mark.parametrize("name", sorted(PROPOSERS.keys() - NEED_THE_NETWORK))
 def test_another_process_gives_the_same_answer(name: str, endpoint: Endpoint, tmp_path: Path) -> None:
     histories = [make() for of, make in HISTORIES.items() if of != "a menu with no change left"]
     (tmp_path / "histories").write_bytes(pickle.dumps(histories))
@@ -197,7 +197,7 @@ for known in histories:
     assert [json.loads(line) for line in done.stdout.splitlines()] == [answer and answer.raw for answer in here]
 
 
-@pytest.mark.parametrize("name", PROPOSERS.keys() - NEED_THE_NETWORK)
+@pytest.mark.parametrize("name", sorted(PROPOSERS.keys() - NEED_THE_NETWORK))
 def test_only_a_language_model_needs_the_network(
     name: str, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
