@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
-
-
-def plain(facts: Any) -> Any:
-    """Dataclasses, also within lists and dicts, as dicts; everything else as it is."""
-    if is_dataclass(facts) and not isinstance(facts, type):
-        return asdict(facts)
-    if isinstance(facts, dict):
-        return {key: plain(value) for key, value in facts.items()}
-    if isinstance(facts, list | tuple):
-        return [plain(value) for value in facts]
-    return facts
 
 
 def to_json(facts: Any, indent: int | None = None) -> str:
     """Strict JSON, compact unless `indent` is given; a number that is none (NaN, infinity) is our mistake."""
     separators = None if indent else (",", ":")
-    return json.dumps(plain(facts), indent=indent, allow_nan=False, ensure_ascii=False, separators=separators)
+    return json.dumps(facts, default=_fields, indent=indent, allow_nan=False, ensure_ascii=False, separators=separators)
+
+
+def to_bytes(facts: Any) -> bytes:
+    """The same as UTF-8; half of a surrogate pair, which a log may hold, becomes a question mark."""
+    return to_json(facts).encode("utf-8", "replace")
+
+
+def _fields(facts: Any) -> dict[str, Any]:
+    """One level only, so that nothing is copied: a report holds a million numbers."""
+    assert is_dataclass(facts), f"{type(facts).__name__} is no fact"
+    return {field.name: getattr(facts, field.name) for field in fields(facts)}

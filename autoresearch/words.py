@@ -98,6 +98,11 @@ def duration(seconds: float | None) -> str:
     return f"{figure(seconds / 60, 2)} min" if seconds < 90 * 60 else f"{figure(seconds / 3600)} h"
 
 
+def moment(iso: str) -> str:
+    """ "2026-11-21 06:12 UTC", from a moment in UTC as the database has it."""
+    return f"{iso[:10]} {iso[11:16]} UTC"
+
+
 def size(n_bytes: float | None) -> str:
     """ "512 MiB", "1.5 GiB"."""
     if n_bytes is None:
@@ -135,8 +140,3 @@ def tried(number: int, state: str, decision: str | None, val_bpb: float | None) 
 def activity(running: bool, control: str) -> str:
     """ "running", "not running, paused": what a study is at."""
     return ("running" if running else "not running") + (", paused" if control == "pause" else "")
-
-
-def typeset(text: str) -> str:
-    """For a page: real arrows and minus signs."""
-    return text.replace(" -> ", " → ")

@@ -38,7 +38,13 @@ INSIDE = {
         ["bars", "console", "signals"],
         ["__init__"],
     ],
-    "evidence": [["status"], ["sentences"], ["meters", "longer_runs"], ["__init__"], ["evidence"]],
+    "evidence": [
+        ["status"],
+        ["sentences"],
+        ["meters", "longer_runs", "knobs", "proposers", "work"],
+        ["__init__"],
+        ["evidence"],
+    ],
     "study": [
         ["requests", "history"],
         ["folder"],

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
@@ -93,6 +94,28 @@ class Evidence:
     @cached_property
     def energy_sources(self) -> list[str]:
         return sorted({run.energy_source for runs in self.runs.values() for run in runs if run.energy_source})
+
+    @cached_property
+    def spent(self) -> list[float]:
+        """For each trial in order: the joules of its runs and of all before it."""
+        each = (sum(run.energy_joules or 0.0 for run in self.runs[trial.number]) for trial in self.trials)
+        return [*accumulate(each)]
+
+    @property
+    def joules_a_trial(self) -> tuple[float, int] | None:
+        """The mean of the trials whose energy is known, and how many those are."""
+        n = sum(any(run.energy_joules is not None for run in runs) for runs in self.runs.values())
+        return (self.joules / n, n) if self.joules is not None else None
+
+    def seconds(self, trial: Trial) -> float | None:
+        """Of all its runs, those side by side too."""
+        found = [run.total_seconds for run in self.runs[trial.number] if run.total_seconds is not None]
+        return sum(found) if found else None
+
+    def tokens_per_second(self, trial: Trial) -> float | None:
+        """The mean of its runs."""
+        rates = [run.tokens_per_second for run in self.runs[trial.number] if run.tokens_per_second is not None]
+        return fmean(rates) if rates else None
 
     @property
     def n_ended(self) -> int:
@@ -194,6 +217,10 @@ class Evidence:
     @property
     def incumbent(self) -> Trial:
         return self.trials[self.bests[-1] if self.imported else int(self.study["incumbent"])]
+
+    def half_interval(self, trial: Trial) -> float | None:
+        """Half of the 95 % interval of the trial's own val_bpb; None where it has none."""
+        return self.noise.half_width(trial.n_runs) if trial.val_bpb is not None and trial.n_runs else None
 
     def standing(self, trial: Trial) -> Standing:
         """Where a trial's recipe stands, over the runs of every trial with that recipe."""

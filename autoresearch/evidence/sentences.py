@@ -89,6 +89,19 @@ def _cost(evidence: Evidence) -> str:
     return f"; the search cost {energy}, {words.money(evidence.cost, evidence.folder.settings.energy.currency)}"
 
 
+def energy(evidence: Evidence) -> str:
+    """ "1.48 Wh (estimate) in all, under 0.01 EUR at 0.3 a kWh; 0.05 Wh a trial, over 28 trials"."""
+    each = evidence.joules_a_trial
+    if each is None or evidence.cost is None or not evidence.joules:
+        return "no energy was recorded"
+    price, (mean, n) = evidence.folder.settings.energy, each
+    return (
+        f"{words.energy(evidence.joules, evidence.energy_sources)} in all, "
+        f"{words.money(evidence.cost, price.currency)} at {price.price_per_kwh:g} a kWh; "
+        f"{words.energy(mean)} a trial, over {words.count(n, 'trial')}"
+    )
+
+
 def not_this(evidence: Evidence, longer: Sequence[LongerRuns]) -> str:
     """What nobody should take the result for."""
     size = f"at {words.budget(evidence.budget)}" if evidence.budget else "on runs of a length that is not told"

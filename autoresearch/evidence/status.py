@@ -64,7 +64,7 @@ def status(folder: StudyFolder) -> Status:
         trials={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
         ideas_waiting=store.waiting_ideas(),
         runs=evidence.n_ended,
-        run_seconds=sum(run.total_seconds or 0.0 for runs in evidence.runs.values() for run in runs),
+        run_seconds=sum(evidence.seconds(trial) or 0.0 for trial in evidence.trials),
         energy_joules=evidence.joules,
         energy_sources=evidence.energy_sources,
         cost=evidence.cost,

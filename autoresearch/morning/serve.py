@@ -28,11 +28,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoresearch.errors import UserError
+from autoresearch.facts import to_bytes
 from autoresearch.study.folder import StudyFolder, lock_holder
 from autoresearch.study.store.live import QUESTIONS, snapshot, version
 
@@ -165,7 +166,7 @@ class Live:
             return _line(400, 'send {"control": "pause"} or {"control": "run"}')
         if not await self._call(self._steer, control):
             return _line(409, "this study was imported: there is nothing to pause or to run")
-        return JSONResponse({"control": control})
+        return Response(to_bytes({"control": control}), media_type="application/json")
 
     async def _call(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *arguments, **named))
@@ -177,17 +178,17 @@ class Live:
         now = version(self._folder.store), lock_holder(self.path / "runner.lock")
         if now != self._seen:
             with snapshot(self._folder.store):
-                self._facts = _json(facts(self._folder))
+                self._facts = to_bytes(facts(self._folder))
             self._seen = now
         return self._facts
 
     def _read_trial(self, number: int) -> bytes | None:
-        from autoresearch.morning.report.facts import detail
+        from autoresearch.morning.report.detail import detail
 
         with snapshot(self._folder.store):
             if self._folder.store.trial(number) is None:
                 return None
-            return _json(detail(self._folder, number))
+            return to_bytes(detail(self._folder, number))
 
     def _steer(self, control: Literal["pause", "run"]) -> bool:
         if self._folder.store.study()["source"] is not None:
@@ -302,10 +303,6 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _json(facts: Any) -> bytes:
-    return json.dumps(facts, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _line(status: int, text: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -13,7 +14,7 @@ from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
-from autoresearch.trial import Trial
+from autoresearch.trial import Recipe, Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
 from rails import clean
 
@@ -144,7 +145,7 @@ class Trackers(Observer):
 
     def trial_closed(self, trial: Trial) -> None:
         if self._open:
-            values = measured(Evidence(self.folder), trial)
+            values = measured(Evidence(self.folder), trial).values()
             self._each(lambda tracker: tracker.log(trial.number, values))
 
     def close(self) -> None:
@@ -166,25 +167,43 @@ class Trackers(Observer):
         self._tell(text)
 
 
-def measured(evidence: Evidence, trial: Trial) -> dict[str, float | str]:
-    """What is known of a trial when it closes, in base units; a name is absent where there is nothing to tell."""
-    runs = evidence.runs[trial.number]
-    seconds = [run.total_seconds for run in runs if run.total_seconds is not None]
-    rates = [run.tokens_per_second for run in runs if run.tokens_per_second is not None]
-    known: dict[str, float | str | None] = {
-        "val_bpb": trial.val_bpb,
-        "val_bpb_half_interval": evidence.noise.half_width(trial.n_runs) if trial.val_bpb is not None else None,
-        "n_runs": trial.n_runs,
-        "improvement": trial.improvement,
-        "incumbent_val_bpb": evidence.standing(evidence.incumbent).val_bpb,
-        "energy_joules": trial.energy_joules,
-        "study_kwh": (evidence.joules or 0.0) / JOULES_PER_KWH,
-        "seconds": sum(seconds) if seconds else None,
-        "tokens_per_second": sum(rates) / len(rates) if rates else None,
-        "outcome": trial.outcome,
-    }
-    knobs = {f"recipe/{knob}": float(value) for knob, value in trial.recipe.items() if not isinstance(value, str)}
-    return {**{name: value for name, value in known.items() if value is not None}, **knobs}
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a trial when it closes, in base units; None where there is nothing to tell."""
+
+    val_bpb: float | None
+    val_bpb_half_interval: float | None
+    n_runs: int
+    improvement: float | None
+    incumbent_val_bpb: float | None
+    energy_joules: float | None
+    study_kwh: float
+    seconds: float | None
+    tokens_per_second: float | None
+    outcome: str
+    recipe: Recipe
+
+    def values(self) -> Values:
+        """By name, flat: those that there are, and recipe/KNOB for each knob that is a number."""
+        known = {name: value for name, value in vars(self).items() if name != "recipe" and value is not None}
+        knobs = {f"recipe/{knob}": float(value) for knob, value in self.recipe.items() if not isinstance(value, str)}
+        return {**known, **knobs}
+
+
+def measured(evidence: Evidence, trial: Trial) -> Measured:
+    return Measured(
+        val_bpb=trial.val_bpb,
+        val_bpb_half_interval=evidence.half_interval(trial),
+        n_runs=trial.n_runs,
+        improvement=trial.improvement,
+        incumbent_val_bpb=evidence.standing(evidence.incumbent).val_bpb,
+        energy_joules=trial.energy_joules,
+        study_kwh=(evidence.joules or 0.0) / JOULES_PER_KWH,
+        seconds=evidence.seconds(trial),
+        tokens_per_second=evidence.tokens_per_second(trial),
+        outcome=trial.outcome,
+        recipe=trial.recipe,
+    )
 
 
 def _package(extra: str, module: str) -> ModuleType:

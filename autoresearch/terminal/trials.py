@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -72,18 +73,29 @@ def trial_view(
     parts: list[RenderableType] = [grid({name: clean(value, 1000) for name, value in facts.items()}), Text()]
     table = listing(*RUN_COLUMNS, right=tuple({*RUN_COLUMNS} - {"purpose", "state"}))
     for run in runs:
-        state = f"{run.state}: {words.state(run.failure)} {clean(run.message, 80)}" if run.failure else run.state
-        table.add_row(
-            str(run.seed), run.purpose, escape(state), words.bpb(run.val_bpb), words.bpb(run.test_bpb),
-            words.figure(run.tokens_per_second), words.percent(run.mfu), _step_split(run),
-            words.duration(run.train_seconds), words.size(run.peak_memory_bytes), words.energy(run.energy_joules),
-        )  # fmt: skip
+        table.add_row(*map(escape, run_cells(run)))
     parts.append(table)
-    if sources := sorted({run.peak_flops_source for run in runs if run.peak_flops_source}):
-        parts.append(Text(f"{STEP_NOTE} ({'+'.join(sources)})", style="dim"))
+    if note := step_note(runs):
+        parts.append(Text(note, style="dim"))
     if diff:
         parts.append(Text("\n" + "\n".join(clean(line) for line in diff.splitlines())))
     return Group(*parts)
+
+
+def run_cells(run: Run, longest_message: int = 80) -> tuple[str, ...]:
+    """What RUN_COLUMNS name of a run."""
+    ended = f": {words.state(run.failure)} {clean(run.message, longest_message)}" if run.failure else ""
+    return (
+        str(run.seed), run.purpose, run.state + ended, words.bpb(run.val_bpb), words.bpb(run.test_bpb),
+        words.figure(run.tokens_per_second), words.percent(run.mfu), _step_split(run),
+        words.duration(run.train_seconds), words.size(run.peak_memory_bytes), words.energy(run.energy_joules),
+    )  # fmt: skip
+
+
+def step_note(runs: Sequence[Run]) -> str:
+    """What two of those columns mean; empty where they are."""
+    sources = sorted({run.peak_flops_source for run in runs if run.peak_flops_source})
+    return f"{STEP_NOTE} ({'+'.join(sources)})" if sources else ""
 
 
 def _score(trial: Trial, noise: Noise) -> str:

@@ -113,7 +113,8 @@ def _frame(title: str | None, **axis: Any) -> alt.Y:
 
 
 def _tips() -> list[alt.Tooltip]:
-    names = {"number": "trial", "change": "change", "outcome": "outcome", "score": "bits per byte", "better": "better"}
+    names = {"number": "trial", "change": "change", "outcome": "outcome", "score": "bits per byte", "n_runs": "runs"}
+    names |= {"better": "better by"}
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in names.items()]
 
 
@@ -273,7 +274,7 @@ def _repeats() -> Drawn:
                 axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]),
             ),
             y2=alt.datum(0),
-            tooltip=[alt.Tooltip("trials:N"), alt.Tooltip("repeat_rate:Q", title="repeated", format=".0%")],
+            tooltip=[alt.Tooltip("trials:N", title="proposals"), alt.Tooltip("repeated:N")],
         )
         .properties(height=140)
     )

@@ -3,218 +3,128 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-from pydantic import TypeAdapter
+from collections.abc import Iterable, Iterator, Sequence
 
 from autoresearch import words
-from autoresearch.evidence.meters import Meters
-from autoresearch.terminal.meters import meter_lines
-from autoresearch.workers.energy import JOULES_PER_KWH
+from autoresearch.morning.report.facts import LongerFacts, ReportFacts, TrialRow
+from autoresearch.morning.report.failures import FailureGroup
+from autoresearch.morning.report.knobs import KnobFacts, ValueFacts
+from autoresearch.morning.report.table import Table, table
 from rails import clean
-
-Facts = Mapping[str, Any]
 
 MOST_VALUES = 10
 LONGEST_CELL, LONGEST_SENTENCE = 120, 1200
-_METERS = TypeAdapter(Meters)
 # What Markdown, or GitHub's dialect of it, would take for more than text. Between letters an underscore is just that.
 _MARKUP = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 _BLOCK = re.compile(r"^(?:[>=:]|[+-](?=[\s+-]|$)|\d+(?=[.)](?:\s|$)))")
+# What stands in a cell as it is: "-", "+0.0321 [+0.0100, +0.0542]", "2.8175 ± 0.0145", "1,712".
+_FIGURE = re.compile(r"-|[+-]?[\d.,]+(?: ± [\d.]+)?(?: \[[+-][\d.]+, [+-][\d.]+\])?")
 _LINK = re.compile(r"(https?|ftp)://|www\.", re.IGNORECASE)
 
 
-def markdown(facts: Facts) -> str:
+def markdown(facts: ReportFacts) -> str:
     """What the page says first, from the same `facts`; tables line up as they stand. Text in the facts may be hostile:
     none of it becomes markup."""
     return "\n".join(_lines(facts)) + "\n"
 
 
-def _lines(facts: Facts) -> Iterator[str]:
-    yield f"# {text(facts['study']['name'])}: report"
-    yield from _paragraphs([_status(facts), *map(sentence, [*facts["headline"], facts["not_this"]])])
-    if facts["warnings"]:
+def _lines(facts: ReportFacts) -> Iterator[str]:
+    yield f"# {text(facts.study.name)}: report"
+    status = f"{facts.study.origin}: {facts.study.status}."
+    yield from _paragraphs(map(sentence, [status, *facts.headline, facts.not_this]))
+    if facts.warnings:
         yield from _section("Before you trust it")
-        yield from (f"- {sentence(warning)}" for warning in facts["warnings"])
+        yield from (f"- {sentence(warning)}" for warning in facts.warnings)
     yield from _section("What stands")
-    yield from _table(
-        ("recipe", "trial", "val_bpb ± 95 %", "runs", "test_bpb ± 95 %", "runs"), "lrrrrr", map(_standing, _two(facts))
-    )
+    yield from _table(facts.standings)
     yield from _section("What the search explored")
-    meters = _METERS.validate_python(facts["meters"])
-    yield f"- **{text(meters.verdict)}**: {sentence(meters.why)}"
-    yield from (f"- {text(line.name)}: {sentence(line.text)}" for line in meter_lines(meters))
+    yield f"- **{text(facts.verdict)}**: {sentence(facts.why)}"
+    yield from (f"- {text(line.name)}: {sentence(line.text)}" for line in facts.meters)
     yield from _kept(facts)
-    yield from _coverage(facts["coverage"])
-    for longer in facts["promotions"]:
-        yield from _promotion(longer)
-    yield from _proposers(facts["proposers"])
-    yield from _failures(facts["failures"])
-    yield from _energy(facts)
+    yield from _values(facts)
+    for longer in facts.promotions:
+        yield from _longer(longer)
+    if facts.proposers.rows:
+        yield from _section("Proposers")
+        yield from _table(facts.proposers)
+    yield from _failures(facts.failures)
+    yield from _section("Energy and time")
+    yield f"- {sentence(facts.energy)}"
+    if facts.work:
+        parts = "; ".join(f"{bar.part} {bar.label}" for bar in facts.work)
+        yield f"- {sentence(f'{facts.worked} of work: {parts}')}"
 
 
-def _status(facts: Facts) -> str:
-    study, trials = facts["study"], facts["trials"]
-    if study["imported"]:
-        how = f"imported from {text(study['imported']['file'])} ({text(study['imported']['format'])})"
-    elif study["running"]:
-        how = "paused" if study["control"] == "pause" else f"running, {len(study['in_flight'])} runs in flight"
-    else:
-        how = "not running"
-    when = f"As of {text(study['as_of'])}: " if study["as_of"] else ""
-    parts = [f"{when}{len(trials) - 1} trials", *map(text, filter(None, [study["budget"], *study["devices"]])), how]
-    return ", ".join(parts) + "."
-
-
-def _two(facts: Facts) -> list[tuple[str, Facts]]:
-    baseline, incumbent = facts["baseline"], facts["incumbent"]
-    return [("baseline", baseline)] + ([("best", incumbent)] if incumbent["trial"] != baseline["trial"] else [])
-
-
-def _standing(named: tuple[str, Facts]) -> list[str]:
-    name, found = named
-    return [
-        name,
-        str(found["trial"]),
-        _score(found["val_bpb"], found["val_bpb_half_interval"]),
-        str(found["n_runs"]),
-        _score(found["test_bpb"], found["test_bpb_half_interval"]),
-        str(found["n_test_runs"]),
-    ]
-
-
-def _kept(facts: Facts) -> Iterator[str]:
-    kept = [trial for trial in facts["trials"] if trial["outcome"] == "keep"]
+def _kept(facts: ReportFacts) -> Iterator[str]:
+    kept = [trial for trial in facts.trials if trial.outcome == "keep"]
     if not kept:
         return
-    yield from _section(f"Kept trials ({len(kept)} of {len(facts['trials']) - 1})")
+    yield from _section(f"Kept trials ({len(kept)} of {len(facts.trials) - 1})")
     yield from _table(
-        ("trial", "change", "by", "val_bpb ± 95 %", "runs", "better by [95 %]", "than trial", "energy"),
-        "rllrrrrr",
-        (
-            [
-                str(trial["number"]),
-                text(trial["change"]),
-                text(trial["proposer"]),
-                _score(trial["val_bpb"], None if trial["low"] is None else (trial["high"] - trial["low"]) / 2),
-                str(trial["n_runs"]),
-                _gain(trial["improvement"], trial["improvement_low"], trial["improvement_high"]),
-                "-" if trial["reference"] is None else str(trial["reference"]),
-                _joules(trial),
-            ]
-            for trial in kept
-        ),
+        table(
+            {
+                "trial": "trial",
+                "change": "text",
+                "by": "text",
+                "val_bpb ± 95 %": "number",
+                "runs": "number",
+                "better by [95 %]": "number",
+                "than trial": "trial",
+                "energy": "number",
+            },
+            map(_kept_row, kept),
+        )
     )
 
 
-def _coverage(rows: Sequence[Facts]) -> Iterator[str]:
+def _kept_row(trial: TrialRow) -> list[str]:
+    reference = words.NONE if trial.reference is None else str(trial.reference)
+    start = [str(trial.number), trial.change, trial.proposer, trial.score, str(trial.n_runs)]
+    energy = words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else [])
+    return [*start, trial.better, reference, energy]
+
+
+def _values(facts: ReportFacts) -> Iterator[str]:
     """The values with the best mean effect, and the knobs that nothing is known of."""
-    tried = sorted((row for row in rows if row["effect"] is not None), key=lambda row: -row["effect"])
-    untouched = [text(row["knob"]) for row in rows if row["value"] is None]
-    if not rows:
-        return
+    tried = [(knob, value) for knob in facts.knobs for value in knob.values if value.effect is not None]
+    tried.sort(key=lambda found: -(found[1].effect or 0.0))
     yield from _section("Values by their mean effect")
     yield from _table(
-        ("knob", "value", "proposed", "trained", "kept", "better by [95 %]"),
-        "llrrrr",
-        (
-            [
-                text(row["knob"]),
-                text(row["value"]),
-                *(str(row[name]) for name in ("proposed", "trained", "kept")),
-                _gain(row["effect"], row["low"], row["high"]),
-            ]
-            for row in tried[:MOST_VALUES]
-        ),
+        table(
+            {
+                "knob": "text",
+                "value": "text",
+                "proposed": "number",
+                "trained": "number",
+                "kept": "number",
+                "better by [95 %]": "number",
+            },
+            (_value_row(*found) for found in tried[:MOST_VALUES]),
+        )
     )
-    left = [f"{len(tried) - MOST_VALUES} more values are in the page."] if len(tried) > MOST_VALUES else []
-    yield from _paragraphs([*left, *([f"Never turned: {', '.join(untouched)}."] if untouched else [])])
+    more = len(tried) - MOST_VALUES
+    left = [f"{words.count(more, 'more value is', 'more values are')} in the page."] if more > 0 else []
+    yield from _paragraphs([*left, sentence(facts.untouched)])
 
 
-def _promotion(longer: Facts) -> Iterator[str]:
-    yield from _section(f"At {longer['factor']:g} times the budget")
-    yield sentence(longer["sentence"])
+def _value_row(knob: KnobFacts, value: ValueFacts) -> list[str]:
+    return [knob.knob, value.value, str(value.proposed), str(value.trained), str(value.kept), value.better]
+
+
+def _longer(longer: LongerFacts) -> Iterator[str]:
+    yield from _section(text(longer.title))
+    yield sentence(longer.sentence)
     yield ""
-    yield from _table(
-        ("trial", "recipe", "gain in the search [95 %]", "gain here [95 %]", "verdict"),
-        "rlrrl",
-        (
-            [
-                str(row["trial"]),
-                text(row["label"]),
-                words.gain(row["search_gain"], row["search_low"], row["search_high"]),
-                words.gain(row["long_gain"], row["long_low"], row["long_high"]),
-                text(row["verdict"]),
-            ]
-            for row in longer["rows"]
-        ),
-    )
+    yield from _table(longer.recipes)
 
 
-def _proposers(rows: Sequence[Facts]) -> Iterator[str]:
-    if not rows:
-        return
-    yield from _section("Proposers")
-    yield from _table(
-        (
-            "proposer",
-            "model",
-            "proposals",
-            "blocked",
-            "failed",
-            "kept",
-            "gain",
-            "a trial",
-            "a kWh",
-            "latency s",
-            "tokens",
-        ),
-        "llrrrrrrrrr",
-        (
-            [
-                text(row["name"]),
-                text(row["model"]) if row["model"] else "-",
-                *(str(row[name]) for name in ("proposals", "blocked", "failed", "kept")),
-                _score(row["gain"], row["gain_half_interval"]),
-                *(_figure(row[name], ".3g") for name in ("gain_per_trial", "gain_per_kwh")),
-                _figure(row["latency_seconds"], ".2g"),
-                _figure(row["tokens"], ",d"),
-            ]
-            for row in rows
-        ),
-    )
-
-
-def _failures(rows: Sequence[Facts]) -> Iterator[str]:
-    if not rows:
+def _failures(groups: Sequence[FailureGroup]) -> Iterator[str]:
+    if not groups:
         return
     yield from _section("Failures")
-    for row in rows:
-        named = ", ".join(map(str, row["trials"][:MOST_VALUES]))
-        more = f" and {len(row['trials']) - MOST_VALUES} more" if len(row["trials"]) > MOST_VALUES else ""
-        yield f"- {text(row['kind'])}: {row['count']} {'run' if row['count'] == 1 else 'runs'}, trial {named}{more}"
-        yield from (f"  - {code(line)}" for line in row["lines"] if clean(line))
-
-
-def _energy(facts: Facts) -> Iterator[str]:
-    trials = facts["trials"]
-    sources = sorted({source for trial in trials for source in (trial["energy_source"] or "").split("+") if source})
-    yield from _section("Energy and time")
-    if sources:
-        study, kwh = facts["study"], trials[-1]["kwh"]
-        each = [trial["energy_joules"] for trial in trials if trial["energy_joules"] is not None]
-        yield (
-            f"- {words.energy(kwh * JOULES_PER_KWH, map(text, sources))}, "
-            f"{kwh * study['price_per_kwh']:.2g} {text(study['currency'])} at {study['price_per_kwh']:g} a kWh; "
-            f"{sum(each) / len(each) / 3600:.2g} Wh a trial, over {len(each)} trials"
-        )
-    else:
-        yield "- no energy was recorded"
-    total = sum(part["seconds"] for part in facts["wall"])
-    if total:
-        shares = [f"{text(part['part'])} {100 * part['seconds'] / total:.0f} %" for part in facts["wall"]]
-        yield f"- {total / 3600:.2g} hours of work: {', '.join(shares)}"
+    for group in groups:
+        yield f"- {text(group.title)}, trial {words.numbers(group.trials)}{group.more}"
+        yield from (f"  - {code(line)}" for line in group.lines if clean(line))
 
 
 # --- pieces of Markdown ---
@@ -251,31 +161,12 @@ def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
         yield paragraph
 
 
-def _table(head: Sequence[str], sides: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Cells are Markdown already; `sides` has l or r for each column."""
-    body = [list(row) for row in rows]
+def _table(given: Table) -> Iterator[str]:
+    head = [column.name for column in given.columns]
+    body = [[cell if _FIGURE.fullmatch(cell) else text(cell) for cell in row] for row in given.rows]
+    left = [column.kind in ("word", "text") for column in given.columns]
     widths = [max(3, *(len(row[i]) for row in [head, *body])) for i in range(len(head))]
-    rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for width, side in zip(widths, sides, strict=True)]
+    rule = ["-" * width if side else "-" * (width - 1) + ":" for width, side in zip(widths, left, strict=True)]
     for row in [head, rule, *body]:
-        cells = zip(row, widths, sides, strict=True)
-        yield f"| {' | '.join(cell.ljust(n) if side == 'l' else cell.rjust(n) for cell, n, side in cells)} |"
-
-
-def _score(value: float | None, half: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if half is None else f"{value:.4f} ± {half:.4f}"
-
-
-def _gain(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:+.4f}" if low is None else f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
-def _joules(trial: Facts) -> str:
-    if trial["energy_joules"] is None:
-        return "-"
-    return words.energy(trial["energy_joules"], [text(trial["energy_source"] or "")])
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+        cells = zip(row, widths, left, strict=True)
+        yield f"| {' | '.join(cell.ljust(n) if side else cell.rjust(n) for cell, n, side in cells)} |"

@@ -9,22 +9,29 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from autoresearch.facts import to_bytes
 from autoresearch.study.folder import StudyFolder
+
+if TYPE_CHECKING:
+    from autoresearch.morning.report.detail import TrialDetail
+    from autoresearch.morning.report.facts import ReportFacts
 
 SCRIPTS = ("page.js", "pictures.js", "trials.js", "live.js")
 
 
 def write_report(folder: StudyFolder) -> Path:
     """Writes report/index.html and report/report.md in the study's folder, each whole or not at all; the former."""
-    from autoresearch.morning.report.facts import details, facts
+    from autoresearch.morning.report.detail import details
+    from autoresearch.morning.report.facts import facts
     from autoresearch.morning.report.markdown import markdown
 
     known = facts(folder)
@@ -35,14 +42,12 @@ def write_report(folder: StudyFolder) -> Path:
     return target / "index.html"
 
 
-def page(
-    facts: dict[str, Any] | None = None, details: dict[int, dict[str, Any]] | None = None, live: bool = False
-) -> str:
+def page(facts: ReportFacts | None = None, details: Mapping[int, TrialDetail] | None = None, live: bool = False) -> str:
     """The page with its facts inside; live: an empty one that fetches them from where it was served."""
     assert live == (facts is None)
     scripts = {"vega": _vega(), "script": _script()}
     parts = {
-        "title": html.escape(f"{facts['study']['name']}: report" if facts else "autoresearch, live"),
+        "title": html.escape(f"{facts.study.name}: report" if facts else "autoresearch, live"),
         "live": "data-live" if live else "",
         "policy": _policy(scripts.values()),
         "style": _asset("page.css"),
@@ -119,20 +124,19 @@ def _asset(name: str) -> str:
 
 def _packed(data: Any) -> str:
     """base64(gzip(JSON)): a fifth of the size, and no text in it can close a tag. The same bytes for the same data."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), compresslevel=6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(to_bytes(data), compresslevel=6, mtime=0)).decode()
 
 
-def _shared_lines(details: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _shared_lines(details: Mapping[int, TrialDetail]) -> dict[str, Any]:
     """Each prompt as numbers of lines, each line once: a prompt repeats the menu and all of the history before it."""
     numbers: dict[str, int] = {}
-    trials = {}
-    for number, detail in details.items():
-        prompt = detail["prompt"]
-        if prompt is not None:
-            prompt = [numbers.setdefault(line, len(numbers)) for line in prompt.split("\n")]
-        trials[number] = {**detail, "prompt": prompt}
-    return {"lines": [*numbers], "trials": trials}
+    prompts = {
+        number: [numbers.setdefault(line, len(numbers)) for line in detail.prompt.split("\n")]
+        for number, detail in details.items()
+        if detail.prompt is not None
+    }
+    trials = {number: replace(detail, prompt=None) for number, detail in details.items()}
+    return {"lines": [*numbers], "prompts": prompts, "trials": trials}
 
 
 def _put(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 const { specs, themes, outcomes: OUTCOMES, roles: ROLES } = JSON.parse($("specs").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const WATT_HOUR = 3600; // joules
 const MANY = 300; // more points than this are drawn on a canvas, smaller and fainter
 const drawn = new Map(); // figure -> the Vega view in it
 
@@ -72,7 +73,7 @@ function trialRows({ trials, incumbent }) {
   const range = frame(scores, must) ?? [0, 1];
   const chain = new Set();
   const byNumber = new Map(trials.map((trial) => [trial.number, trial]));
-  for (let at = byNumber.get(incumbent.trial); at; at = byNumber.get(at.parent)) chain.add(at.number);
+  for (let at = byNumber.get(incumbent); at; at = byNumber.get(at.parent)) chain.add(at.number);
   const rows = trials.map((trial) => ({
     number: trial.number,
     parent: trial.parent,
@@ -81,17 +82,18 @@ function trialRows({ trials, incumbent }) {
     chain: chain.has(trial.number),
     label: chain.size <= 12 && chain.has(trial.number) && trial.number ? short(trial.change, 40) : "",
     late: trial.number > 0.6 * trials.length, // its label stands before it, not after it
-    outcome: worded(trial.outcome),
-    change: short(trial.change || "the baseline", 80),
-    score: known(trial.val_bpb) ? `${score(trial)} (${plural(trial.n_runs, "run")})` : "no score",
-    better: better(trial),
+    outcome: trial.outcome,
+    change: short(trial.change, 80),
+    score: typeset(trial.score),
+    n_runs: trial.n_runs,
+    better: typeset(trial.better),
     val_bpb: trial.val_bpb,
     interval_low: trial.low,
     interval_high: trial.high,
     best: trial.best,
     best_low: trial.best_low,
     best_high: trial.best_high,
-    watt_hours: trial.kwh * 1000,
+    watt_hours: trial.spent_joules / WATT_HOUR,
     ...placed(trial.val_bpb, range),
   }));
   const present = new Set(rows.map((row) => row.outcome));
@@ -104,10 +106,9 @@ function trialRows({ trials, incumbent }) {
 function drawAll(facts) {
   const pictures = {};
   const { rows, parameters } = trialRows(facts);
-  const outside = rows.filter((row) => row.arrow);
-  const worst = outside.reduce((most, row) => Math.max(most, row.val_bpb), 0);
-  document.querySelector('[data-note="best"]').textContent = outside.length
-    ? `An arrowhead at the edge: ${plural(outside.length, "trial")} beyond it, up to ${number(worst, 4)}.`
+  const [worst] = rows.filter((row) => row.arrow).sort((a, b) => b.val_bpb - a.val_bpb);
+  document.querySelector('[data-note="best"]').textContent = worst
+    ? `An arrowhead at the edge is a trial beyond it, the farthest at ${worst.score}.`
     : "";
   const tops = "Scores of all trials and the best so far";
   pictures.best = [{ trials: rows }, parameters, tops];
@@ -117,22 +118,12 @@ function drawAll(facts) {
     const height = Math.min(Math.max(90, 40 * (steps + 1)), 320);
     pictures.lineage = [{ trials: rows }, { ...parameters, height }, "Which trial started from which"];
   }
-  const windows = facts.meters.windows.map((it) => ({
-    start: it.first - 0.5,
-    end: it.last + 0.5,
-    trials: `${it.first} to ${it.last}`,
-    repeat_rate: it.repeat_rate,
-  }));
-  if (windows.some((it) => it.repeat_rate)) pictures.repeats = [{ windows }, {}, "Share of repeated proposals in each window of ten"];
-  const curves = facts.curves.filter((curve) => curve.points.length > 1);
-  if (curves.length) pictures.curves = curvePicture(curves, "Training loss of the kept trials");
-  const whole = facts.wall.reduce((sum, part) => sum + part.seconds, 0);
-  const parts = facts.wall
-    .map(({ part, seconds }) => {
-      return { part: short(part, 30), seconds, label: `${duration(seconds)}, ${percent(seconds / whole)}` };
-    })
-    .sort((a, b) => b.seconds - a.seconds);
-  if (whole) {
+  const windows = facts.repeats.map((it) => ({ ...it, start: it.first - 0.5, end: it.last + 0.5 }));
+  if (windows.some((it) => it.repeat_rate))
+    pictures.repeats = [{ windows }, {}, "Share of repeated proposals in each window of ten"];
+  if (facts.curves.length) pictures.curves = curvePicture(facts.curves, "Training loss of the kept trials");
+  const parts = facts.work.map((it) => ({ ...it, label: typeset(it.label) }));
+  if (parts.length) {
     const parameters = { high: 1.5 * parts[0].seconds, height: 24 * parts.length };
     pictures.wall = [{ parts }, parameters, "Time by part of the work"];
   }
@@ -141,8 +132,8 @@ function drawAll(facts) {
     start: trial.number - 0.45,
     end: trial.number + 0.45,
     watt_hours: trial.energy_joules / WATT_HOUR,
-    energy: energy(trial.energy_joules),
-    source: short(trial.energy_source ?? "unknown", 30),
+    energy: typeset(trial.energy),
+    source: short(trial.energy_source || "unknown", 30),
     outcome: trial.outcome,
   }));
   if (spent.length) pictures.energy = [{ trials: spent }, {}, "Energy of each trial"];
@@ -184,40 +175,30 @@ function spaced(values, logarithmic) {
 }
 
 /** One small chart a knob, all on one vertical scale. */
-function drawCoverage({ coverage, baseline }) {
-  const tried = coverage.filter((row) => known(row.value));
+function drawCoverage({ knobs }) {
+  const tried = knobs.flatMap((it) => it.values);
   const effects = tried.map((row) => row.effect);
   const kept = tried.filter((row) => row.kept);
   const range = frame(effects, [0, ...kept.flatMap((row) => [row.low, row.high])]) ?? [-1, 1];
-  const knobs = new Map();
-  for (const row of tried) knobs.set(row.knob, [...(knobs.get(row.knob) ?? []), row]);
   const place = $("coverage");
   const old = new Map([...place.children].map((figure) => [figure.dataset.knob, figure]));
-  const figures = [...knobs.keys()].map(
-    (knob) => old.get(knob) ?? el("figure", { "data-knob": knob }, el("figcaption", {}, short(knob, 40))),
+  const figures = knobs.map(
+    ({ knob }) => old.get(knob) ?? el("figure", { "data-knob": knob }, el("figcaption", {}, short(knob, 40))),
   );
   place.replaceChildren(...figures);
   return figures.map((figure, i) => {
-    const [knob, values] = [...knobs][i];
-    const numeric = values.every((row) => known(row.number));
-    const positive = values.every((row) => row.number > 0);
-    const name = numeric ? (values[0].scale === "log" && positive ? "effect_log" : "effect_linear") : "effect_names";
-    const rows = values.map((row) => ({
+    const { knob, axis, baseline, values } = knobs[i];
+    const rows = [...(baseline ? [baseline] : []), ...values].map((row) => ({
       ...row,
       value: short(row.value, 24),
-      outcome: row.kept ? "keep" : known(row.effect) ? "discard" : "blocked",
-      better: known(row.effect) ? signed(row.effect) + between(row.low, row.high) : "no score",
+      better: typeset(row.better),
       interval_low: row.low,
       interval_high: row.high,
-      ...placed(row.effect, range),
+      ...(row === baseline ? { y: 0, arrow: "" } : placed(row.effect, range)),
     }));
-    const start = Object.hasOwn(baseline.recipe, knob) ? baseline.recipe[knob] : null;
-    if (known(start) && (!numeric || (typeof start === "number" && (name !== "effect_log" || start > 0)))) {
-      const own = { number: start, value: short(start, 24), outcome: "baseline", better: "the baseline's value" };
-      rows.unshift({ ...own, interval_low: null, interval_high: null, y: 0, arrow: "" });
-    }
+    const ticks = axis === "names" ? [] : spaced(rows.map((row) => row.number), axis === "log");
+    const datasets = { values: rows, zero: [{ y: 0 }] };
     const title = `Effect of the values of ${short(knob, 40)}`;
-    const ticks = numeric ? spaced(rows.map((row) => row.number), name === "effect_log") : [];
-    return draw(figure, name, { values: rows, zero: [{ y: 0 }] }, { low: range[0], high: range[1], ticks }, title);
+    return draw(figure, `effect_${axis}`, datasets, { low: range[0], high: range[1], ticks }, title);
   });
 }

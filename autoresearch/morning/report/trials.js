@@ -1,26 +1,25 @@
 // The table of all trials, with sorting and filters, and the dialog that shows one trial whole.
 
 const MARKS = {
-  keep: "\u25cf", discard: "\u00d7", baseline: "\u25c6", blocked: "\u25a0", failed: "\u25b2", timed_out: "\u25bc",
+  keep: "\u25cf", discard: "\u00d7", baseline: "\u25c6", blocked: "\u25a0", failed: "\u25b2", "timed out": "\u25bc",
 }; // prettier-ignore
 // [heading, row -> what it is sorted by, row -> text, class]
 const COLUMNS = [
   ["trial", (t) => t.number, (t) => link(t.number), "num"],
-  ["outcome", (t) => t.outcome + (t.rail ?? ""), outcomeCell, ""],
-  ["change", (t) => t.change, (t) => short(t.change || "the baseline", 200), "wide"],
-  ["bits per byte", (t) => t.val_bpb, (t) => score(t), "num"],
-  ["runs", (t) => t.n_runs, (t) => t.n_runs || NONE, "num"],
-  ["better by [95 %]", (t) => t.improvement, better, "num"],
-  ["proposed by", (t) => t.proposer, (t) => short(t.proposer, 24), "few"],
-  ["time", (t) => t.seconds, (t) => (t.seconds ? duration(t.seconds) : NONE), "num"],
-  ["energy", (t) => t.energy_joules, (t) => or(t.energy_joules, energy), "num"],
+  ["outcome", (t) => t.label, outcomeCell, ""],
+  ["change", (t) => t.change, (t) => short(t.change, 200), "wide"],
+  ["val_bpb \u00b1 95 %", (t) => t.val_bpb, (t) => t.score, "num"],
+  ["runs", (t) => t.n_runs, (t) => (t.n_runs ? count(t.n_runs) : "-"), "num"],
+  ["better by [95 %]", (t) => t.improvement, (t) => t.better, "num"],
+  ["by", (t) => t.proposer, (t) => short(t.proposer, 24), "few"],
+  ["time", (t) => t.seconds, (t) => t.time, "num"],
+  ["energy", (t) => t.energy_joules, (t) => t.energy, "num"],
 ];
 const list = { facts: null, rows: new Map(), sort: 0, down: false, open: null, opener: null };
 
 function outcomeCell(trial) {
-  const detail = trial.rail ? ` (${trial.rail})` : "";
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, MARKS[trial.outcome] ?? "\u25cb");
-  return el("span", {}, mark, worded(trial.outcome) + detail);
+  return el("span", {}, mark, trial.label);
 }
 
 function showTrials(facts) {
@@ -41,7 +40,7 @@ function showTrials(facts) {
   const outcomes = [...new Set(facts.trials.map((trial) => trial.outcome))].sort();
   $("outcome").replaceChildren(
     el("option", { value: "" }, "all"),
-    ...outcomes.map((outcome) => el("option", { value: outcome }, worded(outcome))),
+    ...outcomes.map((outcome) => el("option", { value: outcome }, outcome)),
   );
   $("outcome").value = outcomes.includes(chosen) ? chosen : "";
   order();
@@ -51,9 +50,9 @@ function showTrials(facts) {
 
 function trialRow(trial) {
   const cells = COLUMNS.map(([, , cell, kind]) => el("td", { class: kind }, cell(trial)));
-  const { number: n, outcome, rail, change, proposer, reason, hypothesis } = trial;
-  const text = [n, outcome, rail, change, proposer, reason, hypothesis];
-  const element = el("tr", { "data-trial": trial.number, class: worded(trial.outcome).replace(" ", "_") }, cells);
+  const { number: n, outcome, label, change, proposer, reason, hypothesis } = trial;
+  const text = [n, label, change, proposer, reason, hypothesis];
+  const element = el("tr", { "data-trial": n, class: outcome.replace(" ", "_") }, cells);
   return { trial, element, text: text.map(tidy).join(" ").toLowerCase() };
 }
 
@@ -88,7 +87,7 @@ function filter() {
     element.classList.toggle("out", !stays);
     left += stays;
   }
-  $("count").textContent = `${count(left)} of ${plural(list.rows.size, "trial")}`;
+  $("count").textContent = `${count(left)} of ${list.facts.counted}`;
 }
 
 // The dialog follows the address: #trial-7 opens trial 7, any other closes it.
@@ -96,8 +95,8 @@ let embedded = null;
 async function detailOf(trial) {
   if (document.body.dataset.live !== undefined) return (await request(`trials/${trial}.json`)).json();
   embedded ??= await unpack("details");
-  const detail = embedded.trials[trial];
-  return { ...detail, prompt: detail.prompt && detail.prompt.map((line) => embedded.lines[line]).join("\n") };
+  const prompt = embedded.prompts[trial]?.map((line) => embedded.lines[line]).join("\n");
+  return { ...embedded.trials[trial], prompt };
 }
 
 async function follow() {
@@ -120,11 +119,7 @@ async function follow() {
   dialog.scrollTop = place;
   const figure = dialog.querySelector("figure");
   if (figure) {
-    const curves = detail.runs.filter(hasCurve).map((run) => ({
-      trial, seed: run.seed, role: "incumbent", label: `seed ${run.seed}`, points: run.curve,
-    })); // prettier-ignore
-    const picture = curvePicture(curves, `Training loss of trial ${trial}`);
-    await draw(figure, "runs", ...picture);
+    await draw(figure, "runs", ...curvePicture(detail.curves, `Training loss of trial ${trial}`));
   }
   dialog.dataset.shown = trial;
 }
@@ -167,77 +162,35 @@ function trialView(trial, detail) {
     ),
   ];
   if (detail.hypothesis) parts.push(el("blockquote", {}, detail.hypothesis));
-  parts.push(el("p", {}, el("b", {}, short(trial.change || "The baseline", 400)), " ", joined(sentenceOf(trial))));
+  parts.push(el("p", {}, el("b", {}, short(trial.change, 400)), " ", detail.summary));
   if (detail.reason) parts.push(el("p", { class: "soft" }, detail.reason));
   const section = (title, ...content) => parts.push(el("h3", {}, title), ...content);
   if (detail.diff) section("Change to the recipe", diffView(detail.diff));
-  if (detail.verdicts?.length) section("Rules it was checked against", rails(detail.verdicts));
-  if (detail.runs?.length) section("Runs", scrollable("Runs", runs(detail.runs)));
-  if (detail.runs?.some(hasCurve)) section("Learning curves", el("figure"));
+  if (detail.verdicts.length) section("Rules it was checked against", rails(detail.verdicts));
+  if (detail.runs.rows.length) section("Runs", scrollable("Runs", table(detail.runs)));
+  if (detail.note) parts.push(el("p", { class: "soft" }, detail.note));
+  if (detail.curves.length) section("Learning curves", el("figure"));
   if (known(detail.answer))
-    section("What the proposer answered", el("p", { class: "soft" }, asked(detail)), el("pre", {}, detail.answer));
-  const folded = (title, text) => parts.push(el("details", {}, el("summary", {}, title), el("pre", {}, text)));
-  if (known(detail.prompt)) folded(`What it was shown (${count(detail.prompt.length)} characters)`, detail.prompt);
-  const knobs = Object.entries(detail.recipe ?? {}).map(([knob, value]) => `${knob} = ${JSON.stringify(value)}`);
-  if (knobs.length) folded("The whole recipe", knobs.join("\n"));
+    section("What the proposer answered", el("p", { class: "soft" }, detail.asked), verbatim("pre", detail.answer));
+  const folded = (title, text) => parts.push(el("details", {}, el("summary", {}, title), verbatim("pre", text)));
+  if (known(detail.prompt)) folded(`What it was shown (${detail.shown})`, detail.prompt);
+  if (detail.recipe) folded("The whole recipe", detail.recipe);
   if (detail.source) folded("As it was imported", detail.source);
   return parts;
 }
 
-function sentenceOf(trial) {
-  const parts = [];
-  if (known(trial.parent)) parts.push(`on the recipe of trial ${trial.parent}`);
-  if (known(trial.val_bpb)) parts.push(`${score(trial)} bits per byte over ${plural(trial.n_runs, "run")}`);
-  if (known(trial.improvement)) parts.push(`better by ${better(trial)}`);
-  if (known(trial.test_bpb)) parts.push(`${bpb(trial.test_bpb)} on the test text`);
-  if (known(trial.energy_joules)) parts.push(`${energy(trial.energy_joules)} (${tidy(trial.energy_source)})`);
-  return parts.join("; ");
-}
-
-function asked({ model, latency_seconds: latency, prompt_tokens: read, completion_tokens: wrote }) {
-  const parts = [];
-  if (model) parts.push(short(model, 80));
-  if (known(latency)) parts.push(`answered in ${duration(latency)}`);
-  if (known(read) || known(wrote)) parts.push(`${or(read, count)} tokens read, ${or(wrote, count)} written`);
-  return parts.join(", ");
-}
-
 function diffView(text) {
   const kind = (line) => (/^(\+\+\+|---) /.test(line) ? "" : { "+": "plus", "-": "minus" }[line[0]] ?? "");
-  return el("pre", {}, text.split("\n").filter(Boolean).map((line) => el("span", { class: kind(line) }, line)));
+  const lines = text.split("\n").filter(Boolean);
+  return el("pre", {}, lines.map((line) => verbatim("span", line, { class: kind(line) })));
 }
 
 function rails(verdicts) {
   return el(
     "ol",
     { class: "rails" },
-    verdicts.map(({ rail, passed, reason }) => {
-      const said = `${passed ? "\u2713" : "\u2717 blocked by"} ${rail}`;
-      return el("li", { class: passed ? "" : "blocked" }, reason ? `${said}: ${short(reason, 300)}` : said);
-    }),
-  );
-}
-
-const hasCurve = (run) => run.curve?.length > 1;
-const stateOf = (run) => {
-  const said = [worded(run.state), run.failure, run.message].filter(Boolean);
-  return said.map((text) => short(text, 200)).join(": ");
-};
-
-function runs(rows) {
-  return table(
-    [
-      ["seed", (run) => String(run.seed), "num"],
-      ["purpose", (run) => worded(run.purpose)],
-      ["state", stateOf, "wide"],
-      ["bits per byte", (run) => or(run.val_bpb, bpb), "num"],
-      ["test text", (run) => or(run.test_bpb, bpb), "num"],
-      ["trained for", (run) => or(run.train_seconds, duration), "num"],
-      ["tokens a second", (run) => or(run.tokens_per_second, (it) => count(Math.round(it))), "num"],
-      ["of peak speed", (run) => or(run.mfu, percent), "num"],
-      ["peak memory", (run) => or(run.peak_memory_bytes, bytes), "num"],
-      ["energy", (run) => or(run.energy_joules, energy), "num"],
-    ],
-    rows,
+    verdicts.map(({ passed, text }) =>
+      el("li", { class: passed ? "" : "blocked" }, `${passed ? "\u2713" : "\u2717"} ${short(text, 400)}`),
+    ),
   );
 }

@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-import published
 import pytest
 from studies import GOOD, change, make_study, query, run_study
 
+from autoresearch.evidence import Evidence
+from autoresearch.evidence.knobs import tried_knobs
+from autoresearch.evidence.proposers import proposer_records
 from autoresearch.exchange import import_study, tsv17
-from autoresearch.morning.report.facts import detail, details, facts, thin
-from autoresearch.study.folder import StudyFolder
+from autoresearch.facts import to_json
+from autoresearch.morning.report.curves import thin
+from autoresearch.morning.report.detail import VerdictRow, detail, details
+from autoresearch.morning.report.facts import ReportFacts, facts
+from autoresearch.study.folder import RunnerLock, StudyFolder
 
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e"
 
@@ -28,98 +33,148 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 
 
 @pytest.fixture(scope="module")
-def told(ran: StudyFolder) -> dict:
+def told(ran: StudyFolder) -> ReportFacts:
     return facts(ran)
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    place = tmp_path_factory.mktemp("theirs")
-    return facts(import_study(place / "home", "theirs", published.write(place / "trajectory.jsonl")))
+def night(theirs: Path) -> StudyFolder:
+    """The published one."""
+    return StudyFolder(theirs, "theirs")
 
 
 def runs_of(folder: StudyFolder, trial: int, column: str = "val_bpb") -> list[float]:
     return [row[0] for row in query(folder, f"SELECT {column} FROM runs WHERE trial = {trial} AND {column} NOT NULL")]
 
 
-def test_the_headline_says_what_was_tried_and_what_improved_on_both_texts(ran: StudyFolder, told: dict) -> None:
-    tried, improved = told["headline"]
+def test_the_headline_says_what_was_tried_and_what_improved_on_both_texts(ran: StudyFolder, told: ReportFacts) -> None:
+    tried, improved = told.headline
     assert "4 changes were trained, 1 of them failed, 1 more was blocked" in tried and "3 of 13 knobs" in tried
     assert "2 were kept" in tried
     gain = fmean(runs_of(ran, 0)) - fmean(runs_of(ran, 2))
     on_test = fmean(runs_of(ran, 0, "test_bpb")) - fmean(runs_of(ran, 2, "test_bpb"))
     assert f"{gain:.4f} ±" in improved and f"{on_test:.4f} ±" in improved and "EUR" in improved
-    assert "not a usable model" in told["not_this"]
+    assert "not a usable model" in told.not_this
 
 
 def test_a_study_without_a_keep_says_what_it_could_not_have_seen(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "home")
     run_study(folder, [change("d_ff", 1024)], workers=1)
     told = facts(folder)
-    assert "none was kept" in told["headline"][0]
-    assert "Nothing beat the baseline" in told["headline"][1] and "would seldom have been seen" in told["headline"][1]
+    assert "none was kept" in told.headline[0]
+    assert "Nothing beat the baseline" in told.headline[1] and "would seldom have been seen" in told.headline[1]
 
 
-def test_the_best_so_far_steps_down_at_each_keep(told: dict) -> None:
-    best = [row["best"] for row in told["trials"]]
-    assert best[0] > best[1] > best[2] == best[3] == best[5]
-    assert [row["generation"] for row in told["trials"]] == [0, 1, 2, 3, 3, 3]
-    assert [row["outcome"] for row in told["trials"]] == ["baseline", "keep", "keep", "discard", "failed", "blocked"]
-    assert told["trials"][-1]["kwh"] == pytest.approx(sum(r["energy_joules"] or 0 for r in told["trials"]) / 3.6e6)
+def test_the_best_so_far_steps_down_at_each_keep(ran: StudyFolder, told: ReportFacts) -> None:
+    best = [row.best for row in told.trials]
+    assert best[0] > best[1] > best[2] == best[3] == best[5]  # type: ignore[operator]
+    assert [row.generation for row in told.trials] == [0, 1, 2, 3, 3, 3]
+    assert [row.outcome for row in told.trials] == ["baseline", "keep", "keep", "discard", "failed", "blocked"]
+    joules = query(ran, "SELECT SUM(energy_joules) FROM trials")[0][0]
+    assert told.trials[-1].spent_joules == pytest.approx(joules) == pytest.approx(Evidence(ran).joules)
 
 
-def test_each_knob_has_its_tried_values_or_is_named_as_untouched(told: dict) -> None:
-    rows = told["coverage"]
-    tried = {(row["knob"], row["value"]): row for row in rows if row["value"] is not None}
+def test_each_number_of_a_trial_comes_with_the_text_it_is_printed_as(told: ReportFacts) -> None:
+    kept, blocked = told.trials[2], told.trials[5]
+    assert kept.val_bpb and kept.high and kept.improvement
+    assert kept.score == f"{kept.val_bpb:.4f} ± {kept.high - kept.val_bpb:.4f}"
+    assert kept.better.startswith(f"{kept.improvement:+.4f} [") and kept.change == "lr 0.002 -> 0.004"
+    assert kept.energy.endswith(" Wh") and kept.time.endswith(" s") and kept.label == "keep"
+    assert (blocked.score, blocked.better, blocked.time, blocked.energy) == ("-", "-", "-", "-")
+    assert blocked.label == "blocked (range)" and told.counted == "6 trials"
+
+
+def test_each_knob_has_its_tried_values_or_is_named_as_untouched(told: ReportFacts) -> None:
+    tried = {(knob.knob, value.value): value for knob in told.knobs for value in knob.values}
     assert tried.keys() == {("lr", "0.002"), ("lr", "0.004"), ("d_ff", "1024"), ("beta1", "0.55")}
-    assert sum(row["value"] is None for row in rows) == 10
+    assert told.untouched.startswith("Never turned: n_layer, ") and told.untouched.count(", ") == 9
     kept, failed = tried["lr", "0.004"], tried["beta1", "0.55"]
-    assert kept["kept"] == 1 and kept["low"] < kept["effect"] < kept["high"]
-    assert failed["trained"] == 0 and failed["effect"] is None
+    assert kept.kept == 1 and kept.low < kept.effect < kept.high  # type: ignore[operator]
+    assert kept.better == f"{kept.effect:+.4f} [{kept.low:+.4f}, {kept.high:+.4f}]" and kept.outcome == "keep"
+    assert failed.trained == 0 and failed.effect is None and (failed.better, failed.outcome) == ("-", "blocked")
+    axes = {knob.knob: (knob.axis, knob.baseline.number if knob.baseline else None) for knob in told.knobs}
+    assert axes == {"lr": ("log", 0.001), "d_ff": ("linear", 512.0), "beta1": ("linear", 0.9)}
 
 
-def test_a_proposers_gain_is_how_far_its_keeps_lowered_the_best_mean(told: dict, theirs: dict) -> None:
-    (row,) = told["proposers"]
-    assert (row["proposals"], row["blocked"], row["failed"], row["kept"]) == (5, 1, 1, 2)
-    assert row["gain"] == pytest.approx(told["trials"][0]["best"] - told["trials"][-1]["best"])
-    assert row["gain_half_interval"] == pytest.approx(told["meters"]["gain_half_interval"])
-    (row,) = theirs["proposers"]
-    assert row["kept"] == 8 and row["gain"] == pytest.approx(theirs["meters"]["gain"]), "a repeated keep gains nothing"
+def test_the_mean_effect_of_a_value_is_over_all_trials_that_it_was_judged_in(night: StudyFolder) -> None:
+    evidence = Evidence(night)
+    (knob,) = [knob for knob in tried_knobs(evidence) if knob.knob == "n_head"]
+    (value,) = [value for value in knob.values if value.value == 4]
+    rows = query(night, "SELECT improvement FROM trials WHERE json_extract(changes, '$.n_head') = 4")
+    assert value.proposed == value.trained == len(rows) == 3
+    assert value.effect == pytest.approx(fmean(row[0] for row in rows))
+    noise = evidence.noise.half_width(1)
+    assert (value.high - value.low) / 2 == pytest.approx(noise * (1 / 3 + 1 / 2) ** 0.5)  # type: ignore[operator]
 
 
-def test_failures_are_told_by_class_with_the_trials_they_hit(told: dict) -> None:
-    (row,) = told["failures"]
-    assert (row["kind"], row["count"], row["trials"]) == ("diverged", 1, [4])
-    assert row["lines"][0] == "loss is NaN"
+def test_a_proposers_gain_is_how_far_its_keeps_lowered_the_best_mean(
+    ran: StudyFolder, told: ReportFacts, night: StudyFolder
+) -> None:
+    evidence = Evidence(ran)
+    (row,) = proposer_records(evidence)
+    gain = evidence.gain()
+    assert gain
+    assert (row.proposals, row.blocked, row.failed, row.kept, row.keep_rate) == (5, 1, 1, 2, 0.5)
+    assert row.gain == pytest.approx(told.trials[0].best - told.trials[-1].best)  # type: ignore[operator]
+    assert (row.gain, row.gain_half_interval) == pytest.approx((gain.value, gain.half_interval))
+    ((name, proposals, blocked, failed, kept, printed, *_),) = told.proposers.rows
+    assert (name, proposals, blocked, failed, kept) == ("scripted", "5", "1", "1", "2 (50 %)")
+    assert printed == f"{gain.value:.4f} ± {gain.half_interval:.4f}"
+    (row,) = proposer_records(theirs := Evidence(night))
+    gain = theirs.gain()
+    assert gain and row.kept == 8 and row.gain == pytest.approx(gain.value), "a repeated keep gains nothing"
 
 
-def test_an_imported_nights_intervals_rest_on_its_own_repeats_alone(theirs: dict) -> None:
-    assert theirs["noise"] == {"deviation": pytest.approx(0.0198, abs=5e-5), "dof": 37, "source": "measured"}
-    assert theirs["baseline"]["n_runs"] == 2, "trial 48 measured the baseline again"
-    assert theirs["incumbent"]["n_runs"] == 7
-    assert theirs["study"]["imported"] == {"format": "jsonl", "file": "trajectory.jsonl"}
-    spoken = " ".join(theirs["warnings"])
+def test_failures_are_told_by_class_with_the_trials_they_hit(told: ReportFacts) -> None:
+    (group,) = told.failures
+    assert (group.title, group.trials, group.more) == ("diverged: 1 run", [4], "")
+    assert group.lines[0] == "loss is NaN"
+
+
+def test_an_imported_nights_intervals_rest_on_its_own_repeats_alone(night: StudyFolder) -> None:
+    evidence, told = Evidence(night), facts(night)
+    assert evidence.noise.deviation == pytest.approx(0.0198, abs=5e-5) and evidence.noise.dof == 37
+    assert "0.0198 (measured)" in told.noise
+    baseline, best = told.standings.rows
+    assert baseline[3] == "2", "trial 48 measured the baseline again"
+    assert best[3] == "7"
+    assert told.study.origin == "imported from trajectory.jsonl (jsonl)" and told.study.imported
+    spoken = " ".join(told.warnings)
     assert (
         "flailing" in spoken and "luckiest of 7 runs" in spoken and "3 recipes were both kept and discarded" in spoken
     )
+
+
+def test_the_status_says_what_the_study_is_at(ran: StudyFolder) -> None:
+    at = query(ran, "SELECT at FROM events ORDER BY id DESC LIMIT 1")[0][0]
+    as_of = f"as of {at[:10]} {at[11:16]} UTC"
+    start = "5 trials, 200,000 tokens a run, on stub"
+    assert facts(ran).study.status == f"{start}, not running, {as_of}"
+    with RunnerLock(ran.path):
+        assert facts(ran).study.status == f"{start}, running, {as_of}"
 
 
 def test_the_details_of_a_trial_hold_diff_verdicts_answer_and_curves(ran: StudyFolder) -> None:
     all_of_them = details(ran)
     assert all_of_them[2] == detail(ran, 2), "one trial alone is read as all of them are"
     kept, blocked = all_of_them[2], all_of_them[5]
-    assert "-lr = 0.002\n+lr = 0.004\n" in kept["diff"]
-    assert [verdict["passed"] for verdict in kept["verdicts"]] == [True] * 7
-    assert [(v["rail"], v["passed"]) for v in blocked["verdicts"]] == [
-        ("schema", True), ("menu", True), ("range", False),
-    ]  # fmt: skip
-    assert HOSTILE[4:10] in blocked["answer"], "what was answered is kept word for word"
-    assert kept["runs"][0]["curve"] == [[1, 7.6], [25, 5.0]]
+    assert "-lr = 0.002\n+lr = 0.004\n" in kept.diff
+    assert [verdict.passed for verdict in kept.verdicts] == [True] * 7
+    assert blocked.verdicts[:2] == [VerdictRow(True, "schema"), VerdictRow(True, "menu")]
+    assert not blocked.verdicts[2].passed and blocked.verdicts[2].text.startswith("blocked by range: lr must be")
+    assert blocked.answer and HOSTILE[4:10] in blocked.answer, "what was answered is kept word for word"
+    assert kept.curves[0].points == [[1, 7.6], [25, 5.0]]
+    assert [row[:2] for row in kept.runs.rows[:2]] == [["0", "candidate"], ["1", "candidate"]]
+    runs, score = len(runs_of(ran, 2)), facts(ran).trials[2].score
+    assert len(kept.runs.rows) == runs
+    assert kept.summary.startswith(f"on the recipe of trial 1; {score} bits per byte over {runs} runs; better by +")
+    assert "lr = 0.004\n" in kept.recipe
 
 
-def test_the_facts_are_plain_json_and_the_same_each_time(ran: StudyFolder, told: dict) -> None:
-    text = json.dumps(told, allow_nan=False)
-    assert json.dumps(facts(ran), allow_nan=False) == text
+def test_the_facts_are_strict_json_and_the_same_each_time(ran: StudyFolder, told: ReportFacts) -> None:
+    text = to_json(told)
+    assert to_json(facts(ran)) == text
+    assert json.loads(text)["trials"][2]["score"] == told.trials[2].score
 
 
 def test_a_long_curve_keeps_its_end() -> None:
@@ -140,8 +195,8 @@ def test_a_lineage_table_that_tells_no_recipes_is_read_trial_by_trial(tmp_path: 
         lines.append("\t".join(cells.get(column, "") for column in columns))
     (tmp_path / "results.tsv").write_text("\n".join(lines) + "\n")
     told = facts(import_study(tmp_path / "home", "table", tmp_path / "results.tsv"))
-    assert [row["best"] for row in told["trials"]] == [1.20, 1.15, 1.15, 1.10]
-    assert told["incumbent"]["trial"] == 3 and "2 were kept (trial 1; trial 3)" in told["headline"][0]
-    assert told["study"]["as_of"] is None, "the table tells no times"
-    assert told["study"]["budget"] is None and "tokens" not in told["not_this"] and "steps" not in told["not_this"]
-    assert "No recipe was run twice" in " ".join(told["warnings"])
+    assert [row.best for row in told.trials] == [1.20, 1.15, 1.15, 1.10]
+    assert told.incumbent == 3 and "2 were kept (trial 1; trial 3)" in told.headline[0]
+    assert "as of" not in told.study.status, "the table tells no times"
+    assert "a run" not in told.study.status and "tokens" not in told.not_this and "steps" not in told.not_this
+    assert "No recipe was run twice" in " ".join(told.warnings)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import published
+import httpx
 import pytest
-from sample_facts import Details, Facts, promotions, sample
+from report_speed import make_study as make_long_study
+from sample_study import ANSWERS, BLOCKED, EVIL, KEPT, OUTLIER
+from serving import TOKEN, served
 from studies import BAD, GOOD, change, make_study, run_study
 
-from autoresearch.exchange import import_study
-from autoresearch.morning.report.page import page, write_report
+from autoresearch.morning.report.detail import details
+from autoresearch.morning.report.facts import ReportFacts, facts
+from autoresearch.morning.report.page import write_report
+from autoresearch.study.folder import StudyFolder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 PHONE = {"width": 360, "height": 740}
@@ -40,10 +40,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    facts, details = sample()
-    facts["promotions"] = promotions(facts["trials"])
-    return _file(tmp_path_factory.mktemp("report") / "index.html", facts, details)
+def told(hostile_night: StudyFolder) -> ReportFacts:
+    return facts(hostile_night)
 
 
 @pytest.fixture
@@ -68,11 +66,6 @@ def tab(browser: Any) -> Iterator[Any]:
     assert [it for it in troubles if not re.fullmatch(r"request: net::ERR_ABORTED \S*/facts.json", it)] == []
 
 
-def _file(path: Path, facts: Facts, details: Details) -> str:
-    path.write_text(page(facts, details), encoding="utf-8")
-    return path.as_uri()
-
-
 def _open(tab: Any, url: str) -> None:
     tab.goto(url)
     tab.wait_for_selector("html[data-ready]")
@@ -88,29 +81,70 @@ def _shown(tab: Any, trial: int) -> Any:
     return tab.locator("#trial")
 
 
-def test_every_section_is_drawn_from_a_file_without_any_complaint(tab: Any, report: str) -> None:
+def _plain(text: str) -> str:
+    """As it was before it was typeset."""
+    for sign, letters in {"\u2192": "->", "\u2212": "-", "\u2013": "-", "\u00a0": " "}.items():
+        text = text.replace(sign, letters)
+    return text
+
+
+def _cells(tab: Any, table: str) -> list[list[str]]:
+    rows = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    return [[_plain(cell) for cell in row] for row in tab.eval_on_selector_all(f"{table} tbody tr", rows)]
+
+
+def test_every_section_is_drawn_from_a_file_without_any_complaint(tab: Any, report: str, told: ReportFacts) -> None:
     _open(tab, report)
-    assert tab.inner_text("#headline p >> nth=0") == "28 changes were tried, 2 were kept."
-    assert "researching" in tab.inner_text("#verdict").lower()
+    headline = tab.inner_text("#headline p >> nth=0")
+    assert headline.startswith("14 changes were trained, 3 of them failed, 3 more were blocked before training")
+    assert headline.endswith("3 were kept (lr 0.001 \u2192 0.002; lr 0.002 \u2192 0.003; lr 0.003 \u2192 0.004).")
+    assert "narrowing" in tab.inner_text("#verdict").lower()
     for chart in ("best", "best_by_energy", "curves", "lineage", "wall", "energy", "repeats"):
         assert tab.locator(f"[data-chart={chart}] svg path").count() > 3, chart
-    assert tab.locator("#coverage figure svg").count() == 6
-    assert tab.inner_text("#untouched") == "Never turned: weight_decay, activation."
-    assert tab.locator("#promotions tbody tr").count() == 2
-    assert _visible(tab) == list(range(29))
+    assert tab.locator("#coverage figure svg").count() == len(told.knobs) == 7
+    assert tab.inner_text("#untouched").startswith("Never turned: d_model, ")
+    assert tab.locator("#promotions tbody tr").count() == 5
+    assert tab.locator("#failures h3").all_inner_texts() == [group.title for group in told.failures]
+    assert _visible(tab) == list(range(len(ANSWERS) + 1))
+
+
+def test_the_page_prints_the_texts_of_the_facts_typeset(tab: Any, report: str, told: ReportFacts) -> None:
+    _open(tab, report)
+    assert _plain(tab.inner_text("#status")) == told.study.status
+    assert _plain(tab.inner_text("#preset")) == told.study.origin
+    assert [_plain(text) for text in tab.locator("#headline p").all_inner_texts()] == told.headline
+    assert _cells(tab, "#standings") == told.standings.rows
+    assert _cells(tab, "#proposers") == told.proposers.rows
+    assert _cells(tab, "#promotions") == told.promotions[0].recipes.rows
+    terms = "terms => terms.map(term => [...term.children].map(child => child.textContent))"
+    shown = [[_plain(text) for text in meter] for meter in tab.eval_on_selector_all("#meters div", terms)]
+    assert shown == [[line.name, line.value, line.note] for line in told.meters]
+    assert told.energy in _plain(tab.inner_text("[data-chart=energy] figcaption"))
+    assert told.noise in tab.inner_text("footer").replace("\u00a0", " ")
+    row = next(row for row in _cells(tab, "#trials") if row[0] == "5")
+    kept = told.trials[5]
+    assert row[2:] == [
+        kept.change, kept.score, str(kept.n_runs), kept.better, kept.proposer, kept.time, kept.energy,
+    ]  # fmt: skip
+    worse = tab.inner_text(f"#trials tr[data-trial='{OUTLIER}']")
+    assert "\u2212" in worse and "\u00a0\u00b1\u00a0" in worse, "a real minus; a score stays on its line"
 
 
 def test_hostile_text_stays_text_everywhere(tab: Any, report: str) -> None:
     _open(tab, report)
     assert "<img src=x onerror=alert(1)>" in tab.inner_text("#warnings")
-    assert "<script>alert(2)</script>" in tab.inner_text("#trials tr[data-trial='3']")
-    tab.click("#trials tr[data-trial='3'] a")
-    dialog = _shown(tab, 3)
+    assert "<img src=x onerror=alert(1)>" in tab.inner_text("#failures pre >> nth=0")
+    assert "<img src=x onerror=alert(1)>" in tab.inner_text("#proposers")
+    assert "<script>alert(2)</script>" in tab.inner_text(f"#trials tr[data-trial='{EVIL}']")
+    tab.click(f"#trials tr[data-trial='{EVIL}'] a")
+    dialog = _shown(tab, EVIL)
     dialog.locator("summary").first.click()
-    for part in ("blockquote", "pre >> nth=0", "ol.rails", "details pre >> nth=0"):
+    for part in ("blockquote", "p.soft >> nth=0", "pre >> nth=0", "pre >> nth=1", "details pre >> nth=0"):
         text = dialog.locator(part).inner_text()
         assert "<img src=x onerror=alert(1)>" in text, part
         assert not re.search("[\x1b\u202e]", text), part
+    tab.evaluate("location.hash = 'trial-12'")  # a knob that nobody has, blocked
+    assert "<img src=x onerror=alert(1)>" in _shown(tab, 12).locator("ol.rails").inner_text()
     assert tab.locator("img, main b b, dialog b b, main script, dialog script").count() == 0
 
 
@@ -126,25 +160,27 @@ def test_a_tooltip_shows_hostile_text_as_text(tab: Any, report: str) -> None:
 def test_words_and_outcome_filter_the_table(tab: Any, report: str) -> None:
     _open(tab, report)
     tab.select_option("#outcome", "keep")
-    assert _visible(tab) == [5, 6]
-    tab.fill("#filter", "LR 0.002")
-    assert _visible(tab) == [5]
-    assert tab.inner_text("#count") == "1 of 29 trials"
+    assert _visible(tab) == KEPT
+    tab.fill("#filter", "LR 0.001")
+    assert _visible(tab) == [1]
+    assert tab.inner_text("#count") == "1 of 18 trials"
     tab.fill("#filter", "no such thing")
     assert _visible(tab) == []
 
 
-def test_a_heading_sorts_both_ways_and_trials_without_a_value_come_last(tab: Any, report: str) -> None:
+def test_a_heading_sorts_both_ways_and_trials_without_a_value_come_last(
+    tab: Any, report: str, told: ReportFacts
+) -> None:
     _open(tab, report)
-    scores = {t["number"]: t["val_bpb"] for t in sample()[0]["trials"]}
-    ranked = sorted((n for n in scores if scores[n] is not None), key=lambda n: scores[n])
+    scores = {trial.number: trial.val_bpb for trial in told.trials}
+    ranked = sorted((n for n in scores if scores[n] is not None), key=lambda n: scores[n] or 0.0)
     without = [n for n in scores if scores[n] is None]
-    heading = tab.get_by_role("button", name="bits per byte")
+    heading = tab.get_by_role("button", name="val_bpb")
     heading.click()
     assert _visible(tab) == ranked + without
     heading.click()
     assert _visible(tab) == ranked[::-1] + without
-    assert tab.locator("#trials th[aria-sort=descending]").inner_text().strip().startswith("bits per byte")
+    assert tab.locator("#trials th[aria-sort=descending]").inner_text().strip().startswith("val_bpb")
 
 
 def test_a_trial_opens_turns_and_closes_by_keyboard_alone(tab: Any, report: str) -> None:
@@ -165,17 +201,23 @@ def test_a_trial_opens_turns_and_closes_by_keyboard_alone(tab: Any, report: str)
     assert tab.evaluate("document.activeElement.textContent") == "5"  # the link that opened it
 
 
-def test_the_open_trial_holds_diff_verdicts_runs_curve_prompt_and_answer(tab: Any, report: str) -> None:
-    _open(tab, f"{report}#trial-7")  # blocked
-    assert "\u2717 blocked by novelty" in _shown(tab, 7).locator("ol.rails .blocked").inner_text()
-    tab.evaluate("location.hash = 'trial-5'")
-    dialog = _shown(tab, 5)
-    assert dialog.locator("pre .plus").inner_text() == "+lr = 0.002"
-    assert dialog.locator("tbody tr").count() == len(sample()[1][5]["runs"])
+def test_the_open_trial_holds_diff_verdicts_runs_curve_prompt_and_answer(
+    tab: Any, report: str, hostile_night: StudyFolder
+) -> None:
+    _open(tab, f"{report}#trial-{BLOCKED}")
+    assert "\u2717 blocked by range" in _shown(tab, BLOCKED).locator("ol.rails .blocked").inner_text()
+    tab.evaluate("location.hash = 'trial-6'")
+    dialog, known = _shown(tab, 6), details(hostile_night)[6]
+    assert known.prompt and known.answer
+    assert dialog.locator("pre .plus").inner_text() == f"+lr = {GOOD}"
+    assert _cells(tab, "#trial") == known.runs.rows and len(known.runs.rows) > 2
+    assert known.summary in _plain(dialog.inner_text())
     assert dialog.locator("figure svg path").count() > 1
     dialog.locator("summary").first.click()
-    assert "- trial 2: d_ff 512 -> 256: discard\n" in dialog.locator("details pre").first.inner_text()
-    assert '{"knob": "lr"}' in dialog.inner_text()
+    assert dialog.locator("details pre").first.inner_text() == known.prompt, "letter by letter, arrows too"
+    assert dialog.locator("summary").first.inner_text() == f"What it was shown ({known.shown})"
+    assert known.answer in dialog.inner_text()
+    assert "meta/llama-3.1-8b-instruct, answered in 1.9 s" in _plain(dialog.inner_text())
 
 
 def test_a_point_of_a_chart_opens_its_trial(tab: Any, report: str) -> None:
@@ -184,20 +226,20 @@ def test_a_point_of_a_chart_opens_its_trial(tab: Any, report: str) -> None:
     assert "Trial 5" in _shown(tab, 5).inner_text()
 
 
-def test_one_terrible_trial_does_not_squash_the_picture(tab: Any, report: str) -> None:
+def test_one_terrible_trial_does_not_squash_the_picture(tab: Any, report: str, told: ReportFacts) -> None:
     _open(tab, report)
     labels = tab.locator("[data-chart=best] .mark-text.role-axis-label text").all_text_contents()
     assert max(float(label) for label in labels if "." in label) < 3.2  # trial 4 has 6.0
     assert "\u25b2" in tab.locator("[data-chart=best] svg").text_content()
-    assert "1 trial beyond it, up to 6.01" in tab.inner_text("[data-chart=best] figcaption")
+    assert f"the farthest at {told.trials[OUTLIER].score}" in _plain(tab.inner_text("[data-chart=best] figcaption"))
 
 
 def test_a_phone_needs_no_sideways_scroll(tab: Any, report: str) -> None:
     tab.set_viewport_size(PHONE)
     _open(tab, report)
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
-    tab.evaluate("location.hash = 'trial-3'")
-    assert _shown(tab, 3).evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+    tab.evaluate(f"location.hash = 'trial-{EVIL}'")
+    assert _shown(tab, EVIL).evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
 
 
 def test_charts_and_ground_follow_the_system_into_the_dark(tab: Any, report: str) -> None:
@@ -212,26 +254,17 @@ def test_charts_and_ground_follow_the_system_into_the_dark(tab: Any, report: str
 
 
 def test_a_study_that_has_only_begun_has_a_page(tab: Any, tmp_path: Path) -> None:
-    facts, details = sample(0)
-    nothing = dict.fromkeys(("val_bpb", "low", "high", "best", "best_low", "best_high", "energy_joules", "seconds"))
-    facts["trials"][0] |= nothing | {"state": "running", "outcome": "running", "n_runs": 0, "kwh": 0.0}
-    for standing in ("baseline", "incumbent"):
-        facts[standing] |= {"val_bpb": None, "val_bpb_half_interval": None, "n_runs": 0, "test_bpb": None}
-    facts["meters"] = {name: None for name in facts["meters"]} | {
-        "proposals": 0, "unique_pairs": 0, "knobs_touched": 0, "knobs_on_menu": 8, "untouched": [], "windows": [],
-        "plateau": 0, "blocked_by_rail": {}, "judged_both_ways": [], "verdict": "researching", "why": "too few to tell",
-    }  # fmt: skip
-    facts |= {"coverage": [], "wall": [], "proposers": [], "failures": [], "curves": []}
-    details[0]["runs"] = []
-    _open(tab, f"{_file(tmp_path / 'index.html', facts, details)}#trial-0")
+    folder = make_study(tmp_path)
+    _open(tab, f"{write_report(folder).as_uri()}#trial-0")
     assert "Trial 0" in _shown(tab, 0).inner_text()
+    assert "not running" in tab.inner_text("#status") and tab.locator("figure:visible").count() == 1
 
 
 def test_a_page_of_two_thousand_trials_filters(tab: Any, tmp_path: Path) -> None:
-    facts, details = sample(2000, curve_points=4)
-    _open(tab, _file(tmp_path / "index.html", facts, details))
+    folder = make_long_study(tmp_path, 2000, prompt_bytes=0)
+    _open(tab, write_report(folder).as_uri())
     tab.select_option("#outcome", "keep")
-    assert _visible(tab) == [t["number"] for t in facts["trials"] if t["outcome"] == "keep"]
+    assert _visible(tab) == [trial.number for trial in folder.store.trials() if trial.decision == "keep"]
     tab.evaluate("location.hash = 'trial-1999'")
     assert "Trial 1999" in _shown(tab, 1999).inner_text()
 
@@ -250,79 +283,28 @@ def test_the_report_of_a_real_study_replaces_the_one_before_and_opens(tab: Any, 
     assert f"+lr = {GOOD}" in _shown(tab, 1).locator("pre .plus").inner_text()
 
 
-def test_an_imported_night_leaves_out_what_it_cannot_know(tab: Any, tmp_path: Path) -> None:
-    file = tmp_path / "trajectory.jsonl"
-    file.write_text("\n".join(map(json.dumps, published.records())))
-    _open(tab, write_report(import_study(tmp_path, "published", file)).as_uri())
+def test_an_imported_night_leaves_out_what_it_cannot_know(tab: Any, theirs: Path) -> None:
+    _open(tab, write_report(StudyFolder(theirs, "theirs")).as_uri())
     assert "imported from trajectory.jsonl" in tab.inner_text("h1")
-    assert "up to 13.76" in tab.inner_text("[data-chart=best] figcaption")
+    assert "the farthest at 13.7575" in tab.inner_text("[data-chart=best] figcaption")
     for left_out in ("best_by_energy", "energy", "curves"):
         assert tab.is_hidden(f"[data-chart={left_out}]")
     assert tab.locator("h2:visible", has_text="energy").count() == 0
 
 
-class _Server(ThreadingHTTPServer):
-    """The smallest server that a live page needs; it counts what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.facts, self.details = sample(12)
-        self.status = 200
-        self.asked: list[str] = []
-        self.posted: list[tuple[str | None, Any]] = []
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        found = re.fullmatch(r"/trials/(\d+)\.json", self.path)
-        if self.path == "/":
-            return self._send(page(live=True), "text/html; charset=utf-8")
-        self.server.asked.append(self.path)
-        if found:
-            return self._send(json.dumps(self.server.details[int(found[1])]))
-        text = json.dumps(self.server.facts)
-        etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
-        if self.headers["If-None-Match"] == etag:
-            self.server.asked[-1] = "unchanged"
-            self.send_response(304)
-            return self.end_headers()
-        self._send(text, etag=etag, status=self.server.status)
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.posted.append((self.headers["X-Autoresearch"], body))
-        self.server.facts["study"]["control"] = body["control"]
-        self._send(json.dumps(body))
-
-    def _send(self, text: str, kind: str = "application/json", etag: str = "", status: int = 200) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        if etag:
-            self.send_header("ETag", etag)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_: Any) -> None:
-        pass
+# --- live ---
 
 
 @pytest.fixture
-def server() -> Iterator[_Server]:
-    server = _Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def home(hostile_night: StudyFolder, tmp_path: Path) -> Path:
+    """A copy of the night, to go on with."""
+    return Path(shutil.copytree(hostile_night.path.parent, tmp_path / "home"))
 
 
-def _live(tab: Any, server: _Server) -> None:
-    _open(tab, f"http://127.0.0.1:{server.server_port}/")
+@pytest.fixture
+def server(home: Path) -> Iterator[httpx.Client]:
+    with served(home) as client:
+        yield client
 
 
 def _look_again(tab: Any) -> None:
@@ -330,55 +312,63 @@ def _look_again(tab: Any) -> None:
     tab.evaluate("dispatchEvent(new Event('visibilitychange'))")
 
 
-def test_a_new_trial_appears_without_reload_and_nothing_else_moves(server: _Server, tab: Any) -> None:
-    _live(tab, server)
-    tab.fill("#filter", "n_layer")
+def test_a_new_trial_appears_without_reload_and_nothing_else_moves(server: httpx.Client, home: Path, tab: Any) -> None:
+    _open(tab, str(server.base_url))
+    tab.fill("#filter", "n_head")
     tab.select_option("#outcome", "discard")
-    tab.get_by_role("button", name="bits per byte").click()
-    before = _visible(tab)
-    place = tab.evaluate("(document.querySelector('#filter').scrollIntoView({behavior: 'instant'}), scrollY)")
-    tab.evaluate(f"location.hash = 'trial-{before[0]}'")
-    _shown(tab, before[0])
-    new = dict(server.facts["trials"][1], number=13, change="n_layer 4 -> 5", outcome="discard", val_bpb=9.0)
-    server.facts["trials"].append(new)
+    tab.get_by_role("button", name="val_bpb").click()
+    assert _visible(tab) == [16, OUTLIER]
+    tab.evaluate("document.querySelector('#filter').scrollIntoView({behavior: 'instant'})")
+    place = tab.locator("#filter").bounding_box()["y"]
+    tab.evaluate("location.hash = 'trial-16'")
+    _shown(tab, 16)
+    folder = StudyFolder(home, "one")
+    run_study(folder, [*ANSWERS, change("n_head", 2)], workers=1)
+    assert folder.store.trials()[-1].decision == "discard"
     _look_again(tab)
-    tab.wait_for_selector("html[data-trials='14']")
-    assert _visible(tab) == [*before, 13]
-    assert tab.evaluate("[document.querySelector('#trial').open, scrollY]") == [True, place]
-    assert tab.locator("#trials th[aria-sort=ascending]").inner_text().strip().startswith("bits per byte")
+    tab.wait_for_selector("html[data-trials='19']")
+    scores = {number: folder.store.trials()[number].val_bpb for number in (16, OUTLIER, 18)}
+    assert _visible(tab) == sorted(scores, key=lambda number: scores[number] or 0.0)
+    assert tab.evaluate("document.querySelector('#trial').open")
+    assert tab.locator("#filter").bounding_box()["y"] == pytest.approx(place, abs=1), (
+        "what grew above it pushed nothing"
+    )
+    assert tab.locator("#trials th[aria-sort=ascending]").inner_text().strip().startswith("val_bpb")
 
 
-def test_an_unchanged_study_is_not_sent_twice(server: _Server, tab: Any) -> None:
-    _live(tab, server)
+def test_an_unchanged_study_is_not_sent_twice(server: httpx.Client, tab: Any) -> None:
+    _open(tab, str(server.base_url))
     with tab.expect_response(lambda answer: answer.url.endswith("facts.json")) as answer:
         _look_again(tab)
     assert answer.value.status == 304
-    assert "unchanged" in server.asked
 
 
-def test_pause_and_resume_are_sent_and_shown(server: _Server, tab: Any) -> None:
-    _live(tab, server)
+def test_pause_and_resume_are_sent_and_shown(server: httpx.Client, home: Path, tab: Any) -> None:
+    _open(tab, str(server.base_url))
     assert tab.is_disabled("#resume")
     tab.click("#pause")
     tab.wait_for_selector("#resume:enabled")
-    assert "paused" in tab.inner_text("#status")
+    controls = [StudyFolder(home, "one").store.control]
+    assert "not running, paused" in tab.inner_text("#status")
     tab.click("#resume")
     tab.wait_for_selector("#pause:enabled")
-    assert server.posted == [("1", {"control": "pause"}), ("1", {"control": "run"})]
+    folder = StudyFolder(home, "one")
+    assert [*controls, folder.store.control] == ["pause", "run"] and "paused" not in tab.inner_text("#status")
+    assert [event["message"] for event in folder.store.events(2)] == ["paused from the page", "resumed from the page"]
 
 
-def test_a_server_that_refuses_or_is_gone_is_told_in_one_line_and_the_page_stays(server: _Server, tab: Any) -> None:
-    _live(tab, server)
-    server.status = 401
-    server.facts["study"]["control"] = "pause"
-    _look_again(tab)
-    tab.wait_for_selector("#notice:has-text('token')")
-    server.status = 200
-    _look_again(tab)
-    tab.wait_for_selector("#notice:empty", state="hidden")
-    server.socket.close()
+def test_a_server_that_refuses_or_is_gone_is_told_in_one_line_and_the_page_stays(home: Path, tab: Any) -> None:
+    with served(home, TOKEN) as server:
+        _open(tab, f"{server.base_url}/?token={TOKEN}")
+        cookies = tab.context.cookies()
+        tab.context.clear_cookies()
+        _look_again(tab)
+        tab.wait_for_selector("#notice:has-text('token')")
+        tab.context.add_cookies(cookies)
+        _look_again(tab)
+        tab.wait_for_selector("#notice:empty", state="hidden")
     _look_again(tab)
     tab.wait_for_selector("#notice:has-text('is gone')")
-    assert _visible(tab) == list(range(13))
+    assert _visible(tab) == list(range(len(ANSWERS) + 1))
     tab.close()
     tab.troubles.clear()  # the browser itself logs each refused request

@@ -18,6 +18,7 @@ from serving import TOKEN, address, output_of, process, served
 from studies import BAD, GOOD, assert_git_and_database_agree, change, make_study, query, run_study
 
 from autoresearch.errors import UserError
+from autoresearch.facts import to_json
 from autoresearch.morning.report import facts as facts_module
 from autoresearch.morning.serve import serve
 from autoresearch.study.folder import StudyFolder
@@ -74,7 +75,7 @@ def test_the_page_is_live_and_cannot_be_framed(reader: httpx.Client) -> None:
 
 def test_the_facts_are_those_of_the_report_and_travel_gzipped(client: httpx.Client, home: Path) -> None:
     answer = client.get("/facts.json")
-    assert answer.json() == json.loads(json.dumps(facts_module.facts(StudyFolder(home, "one"))))
+    assert answer.json() == json.loads(to_json(facts_module.facts(StudyFolder(home, "one"))))
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.headers["content-type"] == "application/json"
 
@@ -111,8 +112,8 @@ def test_a_trial_is_told_whole_and_a_missing_one_is_404(client: httpx.Client) ->
     trial = client.get("/trials/1.json").json()
     assert trial["hypothesis"] == EVIL
     assert f"+lr = {GOOD}" in trial["diff"]
-    assert len(trial["runs"]) >= 2
-    assert client.get("/trials/3.json").json()["runs"] == []
+    assert len(trial["runs"]["rows"]) >= 2
+    assert client.get("/trials/3.json").json()["runs"]["rows"] == []
     for missing in ("4", "-1", "x", "9" * 5000, "1%2F..%2F..%2Fstudy"):
         answer = client.get(f"/trials/{missing}.json")
         assert answer.status_code == 404
@@ -170,7 +171,7 @@ def test_an_imported_study_cannot_be_steered_but_is_served(home: Path) -> None:
     )
     folder.store.close()
     with served(home) as client:
-        assert client.get("/facts.json").json()["study"]["imported"]["file"] == "theirs.jsonl"
+        assert client.get("/facts.json").json()["study"]["origin"] == "imported from theirs.jsonl (jsonl)"
         assert client.post("/control", json={"control": "pause"}, headers=FROM_PAGE).status_code == 409
         assert control_of(home)[0] == "run"
 

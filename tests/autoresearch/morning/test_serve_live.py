@@ -67,7 +67,7 @@ def test_the_page_follows_and_steers_a_study_that_runs(page: Any, tmp_path: Path
         running.join()
 
         page.fill("#filter", "lr")
-        page.click("#trials th button:has-text('bits per byte')")
+        page.click("#trials th button:has-text('val_bpb')")
         page.click("#trials tr[data-trial='1'] td:last-child")
         page.wait_for_selector("#trial[open][data-shown='1']")
         assert f"+lr = {GOOD}" in page.inner_text("#trial")
@@ -78,7 +78,7 @@ def test_the_page_follows_and_steers_a_study_that_runs(page: Any, tmp_path: Path
         page.keyboard.press("Escape")
         page.wait_for_selector("#trial", state="hidden")
         assert page.input_value("#filter") == "lr"
-        assert page.locator("#trials th[aria-sort]").inner_text().startswith("bits per byte")
+        assert page.locator("#trials th[aria-sort]").inner_text().startswith("val_bpb")
         shown = page.locator("#trials tr[data-trial]:visible")
         assert shown.evaluate_all("rows => rows.map(row => row.dataset.trial)")[0] == "1", "the best comes first"
         assert page.locator("#trials tr[data-trial='4']").is_hidden(), "the filter still holds"

@@ -15,7 +15,8 @@ from studies import BAD, GOOD, change, make_study, query, run_study
 
 from autoresearch.config import PRESETS, parse_settings
 from autoresearch.errors import UserError
-from autoresearch.morning.trackers import Trackers
+from autoresearch.evidence import Evidence
+from autoresearch.morning.trackers import Trackers, measured
 from autoresearch.study.folder import StudyFolder
 
 NIGHT = [change("lr", GOOD), change("lr", BAD), change("lr", 7.0), change("beta1", 0.51)]  # 7 blocked, 0.51 diverges
@@ -62,6 +63,22 @@ def test_tensorboard_shows_every_closed_trial_as_the_database_has_it(tmp_path: P
     assert scalars["seconds"][2] == pytest.approx(1.1 * runs)
     assert scalars["energy_joules"][2] == pytest.approx(joules)
     assert 0 < scalars["study_kwh"][0] < max(scalars["study_kwh"].values())
+
+
+def test_the_names_that_trackers_get_stay_as_they_are(tmp_path: Path) -> None:
+    """Dashboards that people have made go by them."""
+    folder = make_study(tmp_path)
+    run_study(folder, NIGHT)
+    evidence = Evidence(folder)
+    values = [measured(evidence, trial).values() for trial in evidence.trials]
+    always = {"n_runs", "study_kwh", "outcome", "incumbent_val_bpb"}
+    spent = {"energy_joules", "seconds"}
+    scored = {"val_bpb", "val_bpb_half_interval", "tokens_per_second"}
+    knobs = {f"recipe/{knob}" for knob in folder.menu.knobs if knob != "precision"}
+    assert values[0].keys() == always | spent | scored | knobs
+    assert values[1].keys() == always | spent | scored | knobs | {"improvement"}
+    assert values[3].keys() == always, "a blocked proposal has cost nothing and has no recipe"
+    assert values[4].keys() == (always | spent | knobs | {"tokens_per_second"})
 
 
 def test_the_next_night_goes_on_in_the_same_place(tmp_path: Path, files: Any) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_utils import Migrations
+from sqlite_utils import Database, Migrations
 
-from autoresearch.study.store import Store, rows
+from autoresearch.study.store import Store
 from autoresearch.study.store import migrations as shipped
 
 OLDER = ("m001_trajectory", "m002_speed", "m003_imports", "m004_promotions")
@@ -23,24 +22,39 @@ def fetch(path: Path, sql: str) -> list[tuple[Any, ...]]:
         return database.execute(sql).fetchall()
 
 
+def migrate(path: Path, *names: str) -> Database:
+    """Applies so many of the shipped migrations and no more."""
+    chosen = Migrations("autoresearch")
+    for name in names:
+        chosen(name=name)(getattr(shipped, name))
+    database = Database(str(path))
+    chosen.apply(database)
+    return database
+
+
 @pytest.fixture
-def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def old(tmp_path: Path) -> Path:
     """A database from before a run could be cancelled, with rows, and with what others have added to it."""
-    older = Migrations("autoresearch")
-    for name in OLDER:
-        older(name=name)(getattr(shipped, name))
-    with monkeypatch.context() as patch:
-        patch.setattr(rows, "migrations", older)
-        store = Store(tmp_path / "study.db")
-    store.create_study("one", "{}", "0" * 64, {"lr": 0.001}, "key", "c0ffee")
-    store.queue_runs((0, seed, "reference") for seed in range(3))
-    store.db.execute("ALTER TABLE runs ADD COLUMN mood TEXT")
-    store.db.execute("UPDATE runs SET mood = 'calm', val_bpb = 2.5, state = 'complete' WHERE seed = 1")
-    store.db.execute("CREATE INDEX runs_by_mood ON runs(mood)")
-    store.db.execute("CREATE VIEW calm AS SELECT * FROM runs WHERE mood = 'calm'")
-    store.db.conn.commit()
-    store.close()
-    yield tmp_path / "study.db"
+    database = migrate(tmp_path / "study.db", *OLDER)
+    for statement in (
+        "INSERT INTO studies (id, name, created_at, settings, menu_sha256, incumbent, incumbent_commit, control) "
+        "VALUES (1, 'one', '2026-01-01T00:00:00.000Z', '{}', '0', 0, 'c0ffee', 'run')",
+        "INSERT INTO trials (number, proposer, changes, recipe, hypothesis, state, reason, n_runs, started_at) "
+        "VALUES (0, 'baseline', '{}', '{}', '', 'running', '', 0, '2026-01-01T00:00:00.000Z')",
+        *(
+            "INSERT INTO runs (trial, seed, purpose, state, attempts, message) "
+            f"VALUES (0, {seed}, 'reference', 'queued', 0, '')"
+            for seed in range(3)
+        ),
+        "ALTER TABLE runs ADD COLUMN mood TEXT",
+        "UPDATE runs SET mood = 'calm', val_bpb = 2.5, state = 'complete' WHERE seed = 1",
+        "CREATE INDEX runs_by_mood ON runs(mood)",
+        "CREATE VIEW calm AS SELECT * FROM runs WHERE mood = 'calm'",
+    ):
+        database.execute(statement)
+    database.conn.commit()
+    database.close()
+    return tmp_path / "study.db"
 
 
 def test_a_table_of_runs_from_before_they_could_be_cancelled_keeps_all_it_has(old: Path) -> None:
@@ -49,9 +63,7 @@ def test_a_table_of_runs_from_before_they_could_be_cancelled_keeps_all_it_has(ol
     with pytest.raises(sqlite3.IntegrityError):
         fetch(old, "UPDATE runs SET state = 'cancelled' WHERE seed = 2")
 
-    store = Store(old)
-    assert [run.seed for run in store.pending_runs()] == [0, 2]
-    store.close()
+    migrate(old, *OLDER, "m005_cancelled_runs").close()
 
     assert fetch(old, everything) == before and len(before) == 3
     ((now,),) = fetch(old, "SELECT sql FROM sqlite_master WHERE name = 'runs'")
@@ -61,6 +73,9 @@ def test_a_table_of_runs_from_before_they_could_be_cancelled_keeps_all_it_has(ol
     assert {"runs_by_state", "runs_by_mood", "trials_by_state"} <= indexes
     assert fetch(old, "PRAGMA foreign_key_check") == [] and fetch(old, "PRAGMA integrity_check") == [("ok",)]
 
+    store = Store(old)  # with all that has come since
+    assert [run.seed for run in store.pending_runs()] == [0, 2]
+    store.close()
     fetch(old, "UPDATE runs SET state = 'cancelled' WHERE seed = 2")
     for wrong in (
         "UPDATE runs SET state = 'gone' WHERE seed = 2",

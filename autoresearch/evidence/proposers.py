@@ -1,0 +1,90 @@
+"""What came of each proposer's proposals, side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from autoresearch.evidence.evidence import Evidence, combined
+from autoresearch.trial import Trial
+from autoresearch.workers.energy import JOULES_PER_KWH
+
+
+@dataclass(frozen=True)
+class ProposerRecord:
+    """One proposer, with one model if it has any. Gains are in bits per byte, positive is better; a keep's gain is how
+    far it lowered the best mean so far, so that repeats gain nothing. None: there is nothing to tell it from."""
+
+    name: str
+    model: str | None
+    proposals: int
+    blocked: int
+    failed: int
+    kept: int
+    keep_rate: float | None  # of the trained
+    gain: float
+    gain_half_interval: float | None
+    gain_per_trial: float | None
+    gain_per_kwh: float | None
+    latency_seconds: float | None  # the median
+    tokens: int | None  # read and written
+
+
+def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
+    """In the order of their first proposals."""
+    proposals = evidence.folder.store.proposals()
+    groups: dict[tuple[str, str | None], list[Trial]] = {}
+    for trial in evidence.trials[1:]:
+        model = proposals[trial.number]["model"] if trial.number in proposals else None
+        groups.setdefault((trial.proposer, model), []).append(trial)
+    steps = _steps(evidence)
+    records = []
+    for (name, model), trials in groups.items():
+        asked = [proposals[trial.number] for trial in trials if trial.number in proposals]
+        kept = sum(trial.decision == "keep" for trial in trials)
+        trained = sum(trial.state not in ("proposed", "blocked") for trial in trials)
+        kwh = sum(trial.energy_joules or 0.0 for trial in trials) / JOULES_PER_KWH
+        gain, half = _gain(evidence, [steps[trial.number] for trial in trials if trial.number in steps])
+        records.append(
+            ProposerRecord(
+                name=name,
+                model=model,
+                proposals=len(trials),
+                blocked=sum(trial.state == "blocked" for trial in trials),
+                failed=sum(trial.state in ("failed", "timed_out") for trial in trials),
+                kept=kept,
+                keep_rate=kept / trained if trained else None,
+                gain=gain,
+                gain_half_interval=half,
+                gain_per_trial=gain / trained if trained else None,
+                gain_per_kwh=gain / kwh if kwh else None,
+                latency_seconds=median(row["latency_seconds"] for row in asked) if asked else None,
+                tokens=sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in asked) or None,
+            )
+        )
+    return records
+
+
+def _steps(evidence: Evidence) -> dict[int, Counter[int]]:
+    """Trial -> the trial that stood before it and the one that stood after it, where it lowered the best mean."""
+    return {
+        trial.number: Counter({before: 1, after: -1})
+        for trial, before, after in zip(evidence.trials[1:], evidence.bests, evidence.bests[1:], strict=False)
+        if before != after
+    }
+
+
+def _gain(evidence: Evidence, steps: Iterable[Counter[int]]) -> tuple[float, float | None]:
+    """How much all these steps lowered the best mean, and half of the 95 % interval of that; None without a step.
+
+    Where steps follow one another, what stood between them falls out.
+    """
+    weights: Counter[int] = Counter()
+    for step in steps:
+        weights.update(step)
+    ends = [(weight, evidence.standing(evidence.trials[number])) for number, weight in weights.items()]
+    gain = sum(weight * (end.val_bpb or 0.0) for weight, end in ends)
+    half = combined(weight * (end.val_bpb_half_interval or 0.0) for weight, end in ends)
+    return gain, half if ends else None

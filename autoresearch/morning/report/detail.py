@@ -1,0 +1,142 @@
+"""One trial whole: its diff, what the rails said, its runs, and what its proposer was shown and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoresearch import words
+from autoresearch.evidence import Evidence
+from autoresearch.morning.report.curves import Curve, thin
+from autoresearch.morning.report.table import Kind, Table, table
+from autoresearch.study.folder import StudyFolder
+from autoresearch.terminal.trials import RUN_COLUMNS, run_cells, step_note
+from autoresearch.trial import Recipe, Trial
+from rails import RAILS, clean
+from rails.patch import unified_diff
+
+_KINDS: dict[str, Kind] = {"purpose": "word", "state": "text"}
+RUNS: dict[str, Kind] = {name: _KINDS.get(name, "number") for name in RUN_COLUMNS}
+LONGEST_MESSAGE = 200
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """What one rail said."""
+
+    passed: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class TrialDetail:
+    """What belongs to one trial alone. diff, answer, prompt, recipe and source stand as they are, line by line; None:
+    there was none. All text may be hostile."""
+
+    summary: str
+    hypothesis: str
+    reason: str
+    diff: str
+    verdicts: list[VerdictRow]
+    runs: Table
+    note: str  # on the runs
+    curves: list[Curve]
+    answer: str | None
+    asked: str  # who answered, how fast, how much
+    prompt: str | None
+    shown: str  # how long the prompt is
+    recipe: str
+    source: str | None
+
+
+def details(folder: StudyFolder) -> dict[int, TrialDetail]:
+    """By the trial's number."""
+    store, evidence = folder.store, Evidence(folder)
+    proposals, losses, sources = store.proposals(), store.curves(), store.sources()
+    return {
+        trial.number: _detail(evidence, trial, proposals.get(trial.number, {}), losses, sources.get(trial.number))
+        for trial in evidence.trials
+    }
+
+
+def detail(folder: StudyFolder, number: int) -> TrialDetail:
+    """The same of one trial, which must be there."""
+    store, evidence = folder.store, Evidence(folder)
+    losses = {(number, run.seed): store.curve(number, run.seed) for run in evidence.runs[number]}
+    proposal, source = store.proposal(number) or {}, store.sources(number).get(number)
+    return _detail(evidence, evidence.trials[number], proposal, losses, source)
+
+
+def _detail(
+    evidence: Evidence,
+    trial: Trial,
+    proposal: Mapping[str, Any],
+    losses: Mapping[tuple[int, int], list[list[float]]],
+    source: str | None,
+) -> TrialDetail:
+    runs, prompt = evidence.runs[trial.number], proposal.get("prompt")
+    changed = trial.parent is not None and trial.recipe
+    return TrialDetail(
+        summary="; ".join(_summary(evidence, trial)),
+        hypothesis=trial.hypothesis,
+        reason=trial.reason,
+        diff=unified_diff(evidence.before(trial), trial.recipe) if changed else "",
+        verdicts=_verdicts(trial, evidence.imported),
+        runs=table(RUNS, (run_cells(run, LONGEST_MESSAGE) for run in runs)),
+        note=step_note(runs),
+        curves=[
+            Curve(run.trial, run.seed, "incumbent", f"seed {run.seed}", thin(points))
+            for run in runs
+            if len(points := losses.get((run.trial, run.seed), ())) > 1
+        ],
+        answer=proposal.get("raw"),
+        asked=", ".join(_asked(proposal)),
+        prompt=prompt,
+        shown=words.count(len(prompt), "character") if prompt is not None else "",
+        recipe=_recipe(trial.recipe),
+        source=source,
+    )
+
+
+def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
+    if trial.parent is not None:
+        yield f"on the recipe of trial {trial.parent}"
+    if trial.val_bpb is not None:
+        score = words.plus_minus(trial.val_bpb, evidence.half_interval(trial))
+        yield f"{score} bits per byte over {words.count(trial.n_runs, 'run')}"
+    if trial.improvement is not None:
+        gain = words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
+        yield f"better by {gain}" + (f" than trial {trial.reference}" if trial.reference is not None else "")
+    if trial.test_bpb is not None:
+        yield f"{words.bpb(trial.test_bpb)} on the test text"
+    if trial.energy_joules is not None:
+        yield words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else [])
+
+
+def _verdicts(trial: Trial, imported: bool) -> list[VerdictRow]:
+    """The rails in their order, up to the one that blocked; of a stranger's rails only that one is known."""
+    passed: Iterable[str] = ()
+    if trial.number and trial.state != "proposed" and not imported:
+        passed = RAILS if trial.rail not in RAILS else RAILS[: RAILS.index(trial.rail)]
+    found = [VerdictRow(True, rail) for rail in passed]
+    if trial.rail:
+        why = f": {clean(trial.reason, 300)}" if trial.reason else ""
+        found.append(VerdictRow(False, f"blocked by {clean(trial.rail, 80)}{why}"))
+    return found
+
+
+def _asked(proposal: Mapping[str, Any]) -> Iterator[str]:
+    if proposal.get("model"):
+        yield clean(proposal["model"], 80)
+    if proposal.get("latency_seconds") is not None:
+        yield f"answered in {words.duration(proposal['latency_seconds'])}"
+    read, wrote = proposal.get("prompt_tokens"), proposal.get("completion_tokens")
+    if read is not None:
+        yield f"{words.count(read, 'token')} read"
+    if wrote is not None:
+        yield f"{words.count(wrote, 'token')} written"
+
+
+def _recipe(recipe: Recipe) -> str:
+    return "\n".join(f"{clean(knob, 80)} = {words.value(value)}" for knob, value in recipe.items())
