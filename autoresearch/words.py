@@ -36,6 +36,8 @@ def gain(value: float | None, low: float | None = None, high: float | None = Non
     """ "+0.0321 [+0.0100, +0.0542]": positive is better. Without the interval where none is known."""
     if value is None:
         return NONE
+    if abs(value) >= 1000:  # a model's slip
+        return f"{value:+.3g}"
     return f"{value:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "")
 
 

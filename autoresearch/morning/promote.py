@@ -150,10 +150,10 @@ class Promotion:
                         self._write_down(ended)
         if self._waiting:
             return (
-                f"ended by {self._signal}: {len(self._waiting)} of {len(self.wanted)} runs are left; "
+                f"ended by {self._signal}: {len(self._waiting)} of {words.count(len(self.wanted), 'run')} left; "
                 "the same command goes on with them"
             )
-        return f"all {len(self.wanted)} runs are done"
+        return f"{words.count(len(self.wanted), 'run')} done, as asked"
 
     def _take_stock(self) -> None:
         """What the table has is not run again; what a killed promotion finished but did not write down is taken in."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from autoresearch import words
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide, pool_noise
 from autoresearch.errors import UserError
 from autoresearch.night.limits import StopRule
@@ -118,7 +119,7 @@ class StudyLoop:
         try:
             proposal = proposal or self._propose(shown)
         except NothingLeft as error:
-            self.stop.request(str(error))
+            self.stop.request(str(error) or f"{self.proposer.name} has nothing more to propose")
             return False
         number = self.store.open_trial(self._reference, proposal, shown)
         for note in proposal.notes:
@@ -197,7 +198,7 @@ class StudyLoop:
         scores = self.store.scores()
         noise = self._noise(scores)
         if trial.number == 0:
-            self._close(trial, "complete", f"measured with {trial.n_runs} seeds", noise=noise)
+            self._close(trial, "complete", f"measured with {words.count(trial.n_runs, 'seed')}", noise=noise)
             return
         if trial.number not in scores:
             self._close(trial, "abandoned", f"cancelled before it was measured: {runs[-1].message}")

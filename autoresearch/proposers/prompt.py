@@ -92,7 +92,9 @@ def _line(trial: Trial, before: Recipe) -> str:
             outcome += f", improvement {gain}"
             if trial.expected_delta is not None:
                 # Both as changes of val_bpb, as they were asked for.
-                outcome += f", delta {-trial.improvement:+.4f} where {trial.expected_delta:+.4g} was expected"
+                outcome += (
+                    f", delta {words.gain(-trial.improvement)} where {words.gain(trial.expected_delta)} was expected"
+                )
         outcome += f": {trial.decision}" if trial.decision else ""
     elif trial.state == "blocked":
         outcome = f"blocked by {clean(trial.rail or '?', 40)}: {clean(trial.reason, 200)}"

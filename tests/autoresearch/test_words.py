@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from autoresearch import words
@@ -21,6 +24,7 @@ from autoresearch import words
         (words.gain(-0.0031, -0.0471, 0.0408), "-0.0031 [-0.0471, +0.0408]"),
         (words.gain(0.0321), "+0.0321"),
         (words.gain(None), "-"),
+        (words.gain(-1e300), "-1e+300"),
         (words.percent(0.72), "72 %"),
         (words.percent(0.0229), "2.3 %"),
         (words.percent(0.0), "0 %"),
@@ -65,3 +69,18 @@ def test_a_number_reads_the_same_everywhere(said: str, expected: str) -> None:
 def test_a_value_from_a_model_cannot_steer_the_terminal() -> None:
     said = words.change({"precision": "\x1b[2J\u202ebf16\n"}, {})
     assert "\x1b" not in said and "\u202e" not in said and "\n" not in said
+
+
+@pytest.mark.parametrize("pattern", [r":\+?\.4f\}", r" \+- ", r"\bWh\b", r"\} (trials|runs|seeds)\b"])
+def test_nobody_else_words_a_score_an_interval_an_energy_or_a_count(pattern: str) -> None:
+    # A probability is no score; an axis' ticks are worded where they are drawn.
+    left_alone = {"words.py", "decide.py", "charts.py"}
+    code = Path(words.__file__).parent
+    found = {
+        (path.name, line.strip())
+        for path in code.rglob("*.py")
+        if path.name not in left_alone
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(pattern, line) and '"""' not in line
+    }
+    assert found == set(), "words.py has a function for it"

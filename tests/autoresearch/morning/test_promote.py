@@ -98,7 +98,7 @@ def shown(folder: StudyFolder) -> str:
 
 def test_a_promotion_tells_wins_that_held_shrank_faded_and_diverged_late(folder: StudyFolder) -> None:
     ended, said = run(folder, top=5)
-    assert ended == "all 18 runs are done"
+    assert ended == "18 runs done, as asked"
     assert "trial 2 seed 1000: val_bpb" in said and "(18 of 18)" in said
     (found,) = longer_runs(folder)
     rows = {row.trial: row for row in found.rows}
@@ -164,7 +164,7 @@ def test_a_promotion_killed_in_the_middle_goes_on_to_the_same_numbers(folder: St
     assert len(before) == 3, "the fourth had ended, but was not written down"
     written = {path: path.stat().st_mtime_ns for path in folder.path.glob("promotions/x16/*/result.json")}
     launcher = Stubs(folder)
-    assert run(folder, launcher, top=2)[0] == "all 9 runs are done"
+    assert run(folder, launcher, top=2)[0] == "9 runs done, as asked"
     assert launcher.submitted <= 9 - len(written) < 6  # its workers may still have been writing
     assert set(before) < set(query(folder, "SELECT trial, seed, finished_at FROM promotions"))
     assert all(path.stat().st_mtime_ns == then for path, then in written.items()), "a finished run was done again"
@@ -175,9 +175,9 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(folder: StudyFo
     ended, said = run(folder, Stubs(folder, finished=1, happens="SIGINT"), top=2)
     done = len(numbers(folder))
     assert 1 <= done < 9
-    assert ended == f"ended by SIGINT: {9 - done} of 9 runs are left; the same command goes on with them"
+    assert ended == f"ended by SIGINT: {9 - done} of 9 runs left; the same command goes on with them"
     assert "SIGINT: finishing the runs in flight" in said
-    assert run(folder, top=2)[0] == "all 9 runs are done"
+    assert run(folder, top=2)[0] == "9 runs done, as asked"
 
 
 def test_more_seeds_add_runs_and_keep_those_that_are_there(folder: StudyFolder) -> None:

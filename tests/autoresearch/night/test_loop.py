@@ -24,7 +24,7 @@ from autoresearch.config import EnergySettings, LimitSettings
 from autoresearch.errors import UserError
 from autoresearch.night.limits import StopRule
 from autoresearch.night.loop import StudyLoop
-from autoresearch.proposers import Proposer
+from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.classic import RandomProposer, ScriptedProposer, TpeProposer
 from autoresearch.study.observer import Observer
 from autoresearch.trial import History, Proposal
@@ -329,3 +329,13 @@ def test_the_curve_of_a_run_can_be_read_back(tmp_path: Path) -> None:
     run_study(folder, [])
     assert folder.store.curve(0, 0) == [[1, 7.6], [25, 5.0]]
     assert json.loads(query(folder, "SELECT curve FROM runs LIMIT 1")[0][0])[-1] == [25, 5.0]
+
+
+def test_a_proposer_that_ends_without_a_word_ends_the_night(tmp_path: Path) -> None:
+    class Silent:
+        name = "silent"
+
+        def propose(self, history: History) -> Proposal:
+            raise NothingLeft
+
+    assert run_study(make_study(tmp_path), proposer=Silent()) == "silent has nothing more to propose"

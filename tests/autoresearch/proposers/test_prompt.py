@@ -67,7 +67,7 @@ def test_each_trial_has_a_line_with_its_change_and_what_came_of_it() -> None:
 def test_a_forecast_stands_beside_what_was_measured() -> None:
     told = past_trial(1, "lr", 0.002, 0.0123, expected_delta=-0.02)
     assert lines_of([baseline(), told])[1].endswith(
-        "improvement +0.0123 [-0.0277, +0.0523], delta -0.0123 where -0.02 was expected: discard"
+        "improvement +0.0123 [-0.0277, +0.0523], delta -0.0123 where -0.0200 was expected: discard"
     )
     for other in (replace(told, expected_delta=None), past_trial(1, "lr", 0.002, None, expected_delta=-0.02)):
         assert "expected" not in lines_of([baseline(), other])[1]
@@ -149,4 +149,4 @@ def test_a_forecast_is_kept_and_shown_to_whoever_proposes_next(tmp_path_factory:
     answer = json.dumps({"knob": "lr", "new_value": 0.002, "reason": "steeper", "expected_delta": -0.05})
     run_study(folder, proposer=ScriptedProposer([answer]), workers=1)
     assert folder.store.trials()[1].expected_delta == -0.05
-    assert "where -0.05 was expected: keep" in whole_prompt(now(folder, MACHINE, 1))
+    assert "where -0.0500 was expected: keep" in whole_prompt(now(folder, MACHINE, 1))
