@@ -108,6 +108,8 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
     if trial.improvement is not None:
         gain = words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
         yield f"better by {gain}" + (f" than trial {trial.reference}" if trial.reference is not None else "")
+    if trial.expected_delta is not None:
+        yield f"expected to be better by {words.gain(-trial.expected_delta)}"
     if trial.test_bpb is not None:
         yield f"{words.bpb(trial.test_bpb)} on the test text"
     if trial.energy_joules is not None:

@@ -59,6 +59,14 @@ def test_a_published_night_comes_in_and_leaves_as_it_came(command: Command, tmp_
     assert "there is no format" in command("export", "theirs", "--format", "xml").err
 
 
+def test_what_the_docs_show_of_a_published_night_is_what_inspect_says(command: Command, tmp_path: Path) -> None:
+    command("import", "theirs", str(published.write(tmp_path / "trajectory.jsonl")))
+    said = {line.rstrip() for line in command("inspect", "theirs").out.splitlines()}
+    page = (Path(__file__).parents[3] / "docs" / "morning.md").read_text("utf-8")
+    sample = next(block for block in page.split("```") if block.lstrip().startswith("flailing:"))
+    assert len(sample.split()) > 100 and set(sample.strip().splitlines()) <= said
+
+
 def test_a_trajectory_leaves_for_a_spreadsheet(command: Command, ran: StudyFolder, tmp_path: Path) -> None:
     out = tmp_path / "trials.csv"
     said = command("export", "one", "--format", "csv", "--out", str(out))
