@@ -42,18 +42,27 @@ def trials(name: Name, as_json: AsJson = False, home: Home = None) -> None:
 
 @command("autoresearch show mine 7")
 def show(
-    name: Name, number: Annotated[int, typer.Argument(help="The trial's number.", min=0)], home: Home = None
+    name: Name,
+    number: Annotated[int, typer.Argument(help="The trial's number.", min=0)],
+    prompt: Annotated[
+        bool, typer.Option("--prompt", help="Only what a language model was shown for it, or would have been.")
+    ] = False,
+    home: Home = None,
 ) -> None:
     """Everything about one trial: change, hypothesis, answer, runs, diff."""
     from autoresearch.evidence import Evidence
+    from autoresearch.study.history import prompt_at
     from autoresearch.terminal.console import make_console
-    from autoresearch.terminal.trials import trial_view
+    from autoresearch.terminal.trials import clean_lines, trial_view
     from rails import render_recipe
 
     study = open_study(name, home)
     evidence = Evidence(study)
     if number >= len(evidence.trials):
         raise UserError(f"study {name} has no trial {number}: its last is {len(evidence.trials) - 1}")
+    if prompt:
+        print("\n".join(clean_lines(prompt_at(study, number))))
+        return
     trial = evidence.trials[number]
     parent = evidence.trials[trial.parent] if trial.parent is not None else None
     diff = ""

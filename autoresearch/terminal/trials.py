@@ -78,7 +78,7 @@ def trial_view(
     if note := step_note(runs):
         parts.append(Text(note, style="dim"))
     if diff:
-        parts.append(Text("\n" + "\n".join(clean(line) for line in diff.splitlines())))
+        parts.append(Text("\n".join(["", *clean_lines(diff)])))
     return Group(*parts)
 
 
@@ -118,3 +118,8 @@ def _proposer(trial: Trial, proposal: dict[str, Any] | None) -> str:
 def _step_split(run: Run) -> str:
     seconds = (run.data_seconds, run.forward_seconds, run.backward_seconds, run.optimizer_seconds)
     return " + ".join(f"{1000 * phase:.1f}" for phase in seconds if phase is not None) or words.NONE
+
+
+def clean_lines(text: str) -> list[str]:
+    """Text of several lines, none of which can steer the terminal."""
+    return [clean(line) for line in text.splitlines()]
