@@ -26,6 +26,16 @@ def put_right(folder: StudyFolder) -> list[str]:
     Raises UserError where a commit that the night must build upon is lost and cannot be made again to its id, and
     where a person has edited the files. The caller holds the runner's lock.
     """
+    try:
+        return _put_right(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder.workspace.path}: git's files cannot be mended ({error}): give yourself the right to write there, "
+            "or free some space"
+        ) from None
+
+
+def _put_right(folder: StudyFolder) -> list[str]:
     store, workspace = folder.store, folder.workspace
     workspace.clear_the_way()
     there = workspace.references("refs/tags/trial", "refs/trials", BRANCH)
@@ -53,7 +63,8 @@ def put_right(folder: StudyFolder) -> list[str]:
     over = [name for name in there if name.startswith("refs/trials/") and name not in holds]
     over += [name for trial in open_trials if (name := tagged(trial.number)) in there]
     # Git writes references before it deletes others: no commit hangs on nothing in between.
-    workspace.set_references({**{name: tags[name].id for name in gone}, **holds, **dict.fromkeys(over)})
+    wanted = {**{name: tags[name].id for name in gone}, **holds, **dict.fromkeys(over)}
+    workspace.set_references({name: id for name, id in wanted.items() if there.get(name) != id})
     told = workspace.reconcile(store.study()["incumbent_commit"], {str(trial.commit) for trial in open_trials})
     return [*_told(len(lost), len(gone) + (BRANCH not in there), len(beyond_repair)), *told]
 

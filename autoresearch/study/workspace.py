@@ -13,6 +13,7 @@ from git import Git, GitCommandError
 from autoresearch.errors import UserError
 from autoresearch.study.git_files import BRANCH, clear_the_way
 from autoresearch.study.git_objects import IDENTITY, GitObject, encoded, write_loose
+from rails import clean
 
 FILES = ("menu.toml", "recipe.toml")
 BASELINE_MESSAGE = "baseline: the recipe as it stands"
@@ -235,6 +236,8 @@ class Workspace:
 
     def resolve(self, names: Sequence[str]) -> list[str | None]:
         """The id of what each name stands for; None where that is not there or cannot be read."""
+        if not names:
+            return []
         lines = self._run("cat-file", "--batch-check", feed="".join(f"{name}\n" for name in names)).splitlines()
         assert len(lines) == len(names), "git answers each name with one line"
         return [None if line.endswith(" missing") else line.split()[0] for line in lines]
@@ -293,7 +296,10 @@ class Workspace:
                     raise UserError(
                         f"{self.path} is not a git repository: `autoresearch run` makes it again from the database"
                     ) from None
-                raise UserError(f"git {command} failed in {self.path}: {str(error.stderr).strip()}") from error
+                raise UserError(
+                    f"git {command} failed in {self.path} ({clean(str(error.stderr))}): the next `autoresearch run` "
+                    "makes again what git has lost"
+                ) from error
         assert isinstance(output, str)
         return output
 
