@@ -17,8 +17,10 @@ from studies import BAD, GOOD, Clock, assert_git_and_database_agree, change, git
 from autoresearch.errors import UserError
 from autoresearch.study import git_objects
 from autoresearch.study.folder import StudyFolder
+from autoresearch.study.observer import Observer
 from autoresearch.study.restore import put_right
 from autoresearch.study.workspace import Workspace
+from autoresearch.trial import Run, Trial
 from autoresearch.workers.local import LocalLauncher
 from trainer.protocol import RunRequest
 
@@ -263,6 +265,36 @@ def test_mending_that_is_cut_off_anywhere_can_be_done_again(
         assert story(cut) == before
         step += 5
     assert step > 9
+
+
+class Person(Observer):
+    """Commits notes and a recipe of their own on the incumbent while the first candidate is trained."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder, self.commit = folder, ""
+
+    def run_started(self, run: Run, trial: Trial) -> None:
+        if run.trial == KEPT and not self.commit:
+            files = self.folder.path / "recipe"
+            (files / "notes.txt").write_text("mine\n")
+            (files / "recipe.toml").write_text("lr = 1.0\n")
+            git(self.folder, "add", ".")
+            git(self.folder, "-c", "user.name=p", "-c", "user.email=p@example.org", "commit", "-qm", "I know better")
+            self.commit = git(self.folder, "rev-parse", "HEAD").strip()
+
+
+def test_a_commit_made_by_hand_during_a_night_is_kept_and_named(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, **SHORT)
+    person = Person(folder)
+    run_study(folder, ANSWERS, workers=1, observer=person)
+    ((merge,),) = query(folder, f"SELECT merge_commit FROM trials WHERE number = {KEPT}")
+    branch = f"kept/{person.commit[:12]}"
+    assert git(folder, "rev-parse", "incumbent", branch).split() == [merge, person.commit]
+    assert query(folder, "SELECT message FROM events WHERE kind = 'git'") == [
+        (f"commit {person.commit[:12]} was made by hand: it is kept on branch {branch}",)
+    ]
+    assert (folder.path / "recipe" / "notes.txt").read_text() == "mine\n"
+    assert (folder.path / "recipe" / "recipe.toml").read_text() == git(folder, "show", "incumbent:recipe.toml")
 
 
 def test_a_commit_in_the_words_of_another_version_is_named_when_it_is_lost(folder: StudyFolder) -> None:
