@@ -46,10 +46,12 @@ INSIDE = {
         ["evidence"],
     ],
     "study": [
-        ["requests", "history"],
+        ["requests", "history", "restore"],
         ["folder"],
         ["store"],
         ["workspace", "preset", "observer", "messages"],
+        ["git_files"],
+        ["git_objects"],
         ["__init__"],
     ],
     "workers": [

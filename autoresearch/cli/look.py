@@ -54,7 +54,7 @@ def show(
     from autoresearch.study.history import prompt_at
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.trials import clean_lines, trial_view
-    from rails import render_recipe
+    from rails.patch import unified_diff
 
     study = open_study(name, home)
     evidence = Evidence(study)
@@ -64,9 +64,6 @@ def show(
         print("\n".join(clean_lines(prompt_at(study, number))))
         return
     trial = evidence.trials[number]
-    parent = evidence.trials[trial.parent] if trial.parent is not None else None
-    diff = ""
-    if trial.recipe and parent and parent.commit:
-        diff = study.workspace.diff(parent.commit, render_recipe(trial.recipe))
+    diff = unified_diff(evidence.before(trial), trial.recipe) if trial.recipe and trial.parent is not None else ""
     proposal = study.store.proposal(number)
     make_console().print(trial_view(evidence, trial, evidence.runs[number], proposal, diff))

@@ -39,7 +39,7 @@ def _head(folder: StudyFolder, rows: StudyRows) -> dict[str, Any]:
         "study": {
             "name": rows.study["name"], "created_at": rows.study["created_at"],
             "incumbent": rows.study["incumbent"], "settings": shared_settings(folder.settings),
-            "menu": folder.workspace.read(rows.study["incumbent_commit"], "menu.toml"),
+            "menu": folder.menu_text,
         },
         "trial": trial_object(baseline.row),
         "runs": run_objects(baseline.runs),

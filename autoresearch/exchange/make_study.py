@@ -13,9 +13,10 @@ from autoresearch.errors import UserError
 from autoresearch.exchange.menus import PRESET, menu_for
 from autoresearch.exchange.objects import SHARED_SETTINGS
 from autoresearch.exchange.source import Imported, Source
-from autoresearch.study.folder import StudyFolder, founding, sha256_of
+from autoresearch.study.folder import StudyFolder, founding
 from autoresearch.study.preset import load_preset, preset_names
 from autoresearch.study.store import Store
+from autoresearch.study.store.rows import sha256_of
 from autoresearch.study.workspace import Workspace
 from autoresearch.trial import iso, utc_now
 from rails import load_menu, render_recipe
@@ -31,7 +32,7 @@ def make_study(home: Path, name: str, source: Source, format: str, found: Import
         workspace = Workspace.create(partial / "recipe", files, utc_now())
         study = {
             "name": name, "created_at": found.trials[0]["started_at"], "settings": settings.model_dump_json(),
-            "menu_sha256": sha256_of(menu_text), "incumbent": found.incumbent,
+            "menu": menu_text, "menu_sha256": sha256_of(menu_text), "incumbent": found.incumbent,
             "incumbent_commit": workspace.incumbent, "control": "stop",
             "source": json.dumps(_source(source, format, found)),
         }  # fmt: skip

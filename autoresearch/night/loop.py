@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -14,7 +13,7 @@ from autoresearch.errors import UserError
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.classic import RandomProposer
-from autoresearch.study import history, messages
+from autoresearch.study import history, messages, restore
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
@@ -162,6 +161,7 @@ class StudyLoop:
         trial = self._trial(number)
         message = messages.commit_message(number, verdict.changes, shown.recipe, trial.proposer, verdict.hypothesis)
         commit = self.workspace.commit(base, render_recipe(recipe), message, from_iso(trial.started_at))
+        self.workspace.hold(number, commit)
         self.store.start_trial(number, verdict, recipe, recipe_key(recipe), commit, self._next_seed(number))
 
     # --- a run ends, and perhaps a trial ---
@@ -246,10 +246,10 @@ class StudyLoop:
 
     def _merge(self, trial: Trial, comparison: Comparison) -> str:
         assert trial.commit is not None
-        message = messages.merge_message(trial, self._trial(trial.parent or 0).recipe, comparison, self.store.scores())
-        return self.workspace.merge(
-            self.store.study()["incumbent_commit"], trial.commit, message, self._last_moment(trial)
-        )
+        runs, before = self.store.runs(trial.number), self._trial(trial.parent or 0).recipe
+        message = messages.merge_message(trial, before, messages.gain_of(comparison), runs)
+        standing = self.store.study()["incumbent_commit"]
+        return self.workspace.merge(standing, trial.commit, message, messages.last_moment(trial, runs))
 
     def _close_failed(self, trial: Trial, run: Run) -> None:
         reason = f"seed {run.seed}: {run.failure}: {run.message}"
@@ -271,10 +271,11 @@ class StudyLoop:
     ) -> None:
         """Git first, then the database in one transaction: after a crash between them the same close comes again."""
         assert trial.commit is not None
-        message = messages.tag_message(trial, state, decision, reason, comparison, self.store.runs(trial.number))
-        self.workspace.tag(trial.number, trial.commit, message, self._last_moment(trial))
+        ended, gain = self.store.runs(trial.number), messages.gain_of(comparison) if comparison else None
+        message = messages.tag_message(trial, state, decision, reason, gain, ended)
+        self.workspace.tag(trial.number, trial.commit, message, messages.last_moment(trial, ended))
         if merge_commit:
-            self.workspace.move_incumbent(merge_commit)
+            self._tell_of_git(self.workspace.move_incumbent(merge_commit))
         self.store.finish_trial(
             trial.number,
             state,
@@ -287,6 +288,7 @@ class StudyLoop:
             incumbent=(trial.number, merge_commit) if merge_commit else None,
             runs=runs,
         )
+        self.workspace.release(trial.number)
         self.observer.trial_closed(self._trial(trial.number))
 
     # --- starting again ---
@@ -294,11 +296,8 @@ class StudyLoop:
     def _recover(self) -> None:
         """After a night that was killed: git goes back to what the database says, finished runs are taken in,
         lost ones are queued again, a proposal that nobody judged is judged."""
-        study = self.store.study()
         running = self.store.open_trials()
-        self.workspace.reconcile(study["incumbent_commit"], {trial.commit for trial in running if trial.commit})
-        for trial in running:
-            self.workspace.delete_tag(trial.number)
+        self._tell_of_git(restore.put_right(self.folder))
         if self._trial(0).state == "running":
             self.store.queue_runs((0, seed, "reference") for seed in range(self.rule.baseline_runs))
         for run in self.store.pending_runs():
@@ -314,6 +313,11 @@ class StudyLoop:
                 assert proposal is not None
                 self._admit(trial.number, proposal["raw"], history.now(self.folder, self.machine, self._reference))
         self._judge()
+
+    def _tell_of_git(self, found: Iterable[str]) -> None:
+        for text in found:
+            self.store.log("git", text)
+            self.observer.note(text)
 
     # --- small questions ---
 
@@ -341,11 +345,6 @@ class StudyLoop:
     def _fresh_seeds(self, number: int, count: int) -> list[tuple[int, int]]:
         first = max((run.seed for run in self.store.runs(number)), default=-1) + 1
         return [(number, seed) for seed in range(first, first + count)]
-
-    def _last_moment(self, trial: Trial) -> datetime:
-        """When the trial's last run ended; does not change, so that a close done again makes the same objects."""
-        ends = [run.finished_at for run in self.store.runs(trial.number) if run.finished_at]
-        return from_iso(max(ends, default=trial.started_at))
 
     def _noise(self, scores: Mapping[int, Runs]) -> Noise:
         return pool_noise(scores.values(), self.rule)

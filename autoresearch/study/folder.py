@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -19,8 +18,9 @@ import tomlkit
 
 from autoresearch.config import Settings, load_settings
 from autoresearch.errors import StudyBusy, UserError
-from autoresearch.study.preset import load_preset
+from autoresearch.study.preset import load_preset, preset_names
 from autoresearch.study.store import Store
+from autoresearch.study.store.rows import sha256_of
 from autoresearch.study.workspace import Workspace
 from autoresearch.trial import utc_now
 from autoresearch.workers.machine import Machine
@@ -50,11 +50,27 @@ class StudyFolder:
         self.settings = load_settings(self.path / "study.toml")
         self.store = Store(self.path / "study.db")
         self.workspace = Workspace(self.path / "recipe")
-        # From git and not from the folder: a file edited during the night must not change what the rails allow.
-        text = self.workspace.read(self.store.study()["incumbent_commit"], "menu.toml")
-        if sha256_of(text) != self.store.study()["menu_sha256"]:
-            raise UserError(f"{self.path}/recipe: menu.toml is not the one this study began with; start a new study")
-        self.menu = load_menu(text, "menu.toml")
+        # Not from the folder: a file edited during the night must not change what the rails allow.
+        self.menu_text = self.store.study().get("menu") or self._old_menu()
+        if sha256_of(self.menu_text) != self.store.study()["menu_sha256"]:
+            raise UserError(f"{self.path}/study.db: the menu is not the one this study began with; start a new study")
+        self.menu = load_menu(self.menu_text, "menu.toml")
+
+    def _old_menu(self) -> str:
+        """The menu of a study from before the database kept it, which it does from now on: from git, else a preset's.
+        Raises UserError where neither has it."""
+        texts = [load_preset(name).menu_text for name in preset_names()]
+        with suppress(UserError):
+            texts.insert(0, self.workspace.read(self.store.study()["incumbent_commit"], "menu.toml"))
+        wanted = self.store.study()["menu_sha256"]
+        text = next((text for text in texts if sha256_of(text) == wanted), None)
+        if text is None:
+            raise UserError(
+                f"{self.path}/recipe: menu.toml is not the one this study began with, or lost: restore the folder "
+                "recipe from a copy, or start a new study"
+            )
+        self.store.keep_menu(text)
+        return text
 
     def run_folder(self, run_id: str) -> Path:
         return self.path / "runs" / run_id
@@ -138,7 +154,7 @@ def create_study(
         store.create_study(
             name,
             settings.model_dump_json(),
-            sha256_of(start.menu_text),
+            start.menu_text,
             recipe,
             recipe_key(recipe),
             workspace.incumbent,
@@ -238,7 +254,3 @@ def _override(text: str, overrides: Mapping[str, str | int]) -> str:
             table = table[name]
         table[key] = value
     return tomlkit.dumps(document)
-
-
-def sha256_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 
 from autoresearch import words
-from autoresearch.decide import Comparison, Runs
-from autoresearch.trial import Recipe, Run, Trial
+from autoresearch.decide import Comparison
+from autoresearch.trial import Recipe, Run, Trial, from_iso
 from rails import clean
+
+Gain = tuple[float, float, float]  # improvement and the ends of its interval, in bits per byte
 
 
 def commit_message(number: int, changes: Recipe, before: Recipe, proposer: str, hypothesis: str) -> str:
@@ -17,19 +20,19 @@ def commit_message(number: int, changes: Recipe, before: Recipe, proposer: str, 
     )
 
 
-def merge_message(trial: Trial, before: Recipe, comparison: Comparison, scores: Mapping[int, Runs]) -> str:
-    runs = scores[trial.number]
-    mean = sum(runs.values()) / len(runs)
+def merge_message(trial: Trial, before: Recipe, gain: Gain, runs: Sequence[Run]) -> str:
+    scores = _scores(runs)
+    mean = sum(scores) / len(scores)
     return (
         f"keep trial {trial.number}: {words.change(trial.changes, before)}: "
-        f"val_bpb {words.bpb(mean)}, better by {_improvement(comparison)}, {words.count(len(runs), 'run')}"
+        f"val_bpb {words.bpb(mean)}, better by {words.gain(*gain)}, {words.count(len(scores), 'run')}"
     )
 
 
 def tag_message(
-    trial: Trial, state: str, decision: str | None, reason: str, comparison: Comparison | None, runs: Sequence[Run]
+    trial: Trial, state: str, decision: str | None, reason: str, gain: Gain | None, runs: Sequence[Run]
 ) -> str:
-    scores = [run.val_bpb for run in runs if run.val_bpb is not None]
+    scores = _scores(runs)
     joules = sum(run.energy_joules or 0.0 for run in runs)
     sources = "+".join(sorted({run.energy_source for run in runs if run.energy_source})) or "none"
     val_bpb = f"{sum(scores) / len(scores):.6f}" if scores and state == "complete" else "none"
@@ -41,12 +44,22 @@ def tag_message(
             f"decision: {decision or 'none'}",
             f"val_bpb: {val_bpb}",
             f"runs: {len(scores)}",
-            f"improvement: {_improvement(comparison) if comparison else 'none'}",
+            f"improvement: {words.gain(*gain) if gain else 'none'}",
             f"energy_joules: {joules:.1f} ({sources})",
             f"reason: {clean(reason)}",
         ]
     )
 
 
-def _improvement(comparison: Comparison) -> str:
-    return words.gain(comparison.improvement, *comparison.interval)
+def gain_of(comparison: Comparison) -> Gain:
+    low, high = comparison.interval
+    return comparison.improvement, low, high
+
+
+def last_moment(trial: Trial, runs: Sequence[Run]) -> datetime:
+    """When the trial's last run ended; does not change, so that a close done again makes the same objects."""
+    return from_iso(max((run.finished_at for run in runs if run.finished_at), default=trial.started_at))
+
+
+def _scores(runs: Sequence[Run]) -> list[float]:
+    return [run.val_bpb for run in runs if run.val_bpb is not None]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from git import Git, GitCommandError, InvalidGitRepositoryError, NoSuchPathError, Repo
+from git import Git, GitCommandError
 
 from autoresearch.errors import UserError
+from autoresearch.study.git_files import BRANCH, clear_the_way
+from autoresearch.study.git_objects import IDENTITY, GitObject, encoded, write_loose
+from rails import clean
 
-BRANCH = "refs/heads/incumbent"
-IDENTITY = "autoresearch"
+FILES = ("menu.toml", "recipe.toml")
+BASELINE_MESSAGE = "baseline: the recipe as it stands"
 # Given on each command line, so that hooks, signatures and monitors of the repository's own config play no part.
 OPTIONS = [
     "core.hooksPath=/dev/null",
@@ -24,6 +28,13 @@ OPTIONS = [
     "commit.gpgSign=false",
     "tag.gpgSign=false",
     "gc.auto=0",
+    # On the disk before the database speaks of it. Git before 2.36 knows only the second name.
+    "core.fsync=loose-object,reference,index,pack,pack-metadata",
+    "core.fsyncObjectFiles=true",
+    "core.fsyncMethod=fsync",
+    # Caches that may outlive what they tell of.
+    "core.commitGraph=false",
+    "core.multiPackIndex=false",
 ]
 
 
@@ -55,24 +66,18 @@ class Workspace:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-        try:
-            self.repo = Repo(self.path, expand_vars=False)
-        except (InvalidGitRepositoryError, NoSuchPathError):
-            raise UserError(f"{path} is not a git repository: the study is damaged; restore the folder") from None
+        self.git = Git(self.path)
 
     @classmethod
     def create(cls, path: Path, files: dict[str, str], when: datetime) -> Workspace:
         """A new repository whose branch `incumbent` holds the given files (name -> text)."""
-        path = path.resolve()
-        path.mkdir(parents=True, exist_ok=True)
-        # Not Repo.init, which expands a $ in the path. The empty template: nobody's hooks are copied in.
-        Git(path).init(env=_environment(path), template="", initial_branch="incumbent")
         workspace = cls(path)
+        workspace.init()
         for name, text in files.items():
-            (path / name).write_text(text, encoding="utf-8")
+            (workspace.path / name).write_text(text, encoding="utf-8")
         workspace._run("add", "--", *files)
         tree = workspace._run("write-tree")
-        commit = workspace._commit_tree(tree, [], "baseline: the recipe as it stands", when)
+        commit = workspace._commit_tree(tree, [], BASELINE_MESSAGE, when)
         workspace._run("update-ref", BRANCH, commit)
         return workspace
 
@@ -107,10 +112,23 @@ class Workspace:
         """A merge commit of both whose tree is exactly the candidate's: the recipe that was measured."""
         return self._commit_tree(f"{candidate}^{{tree}}", [incumbent, candidate], message, when)
 
-    def move_incumbent(self, commit: str) -> None:
-        """Moves the branch, then the files that people see."""
+    def move_incumbent(self, commit: str) -> list[str]:
+        """Moves the branch, then the files that people see. Returns what of a person's was found there and kept."""
+        parents, branch = self._parents(commit), self._id(BRANCH)
+        told = self._keep_commits(commit, {*parents[:1]})
+        edited = self._edited([commit, *parents, branch, "HEAD"])
+        told += [f"{file} was edited by hand: it is left as it is" for file in edited]
         self._run("update-ref", BRANCH, commit)
-        self._show(commit)
+        self._show(commit, [name for name in FILES if self.path / name not in edited])
+        return told
+
+    def hold(self, number: int, commit: str) -> None:
+        """A reference that keeps a candidate from `git gc` until its trial is closed; it is no branch and no tag."""
+        self._run("update-ref", held(number), commit)
+
+    def release(self, number: int) -> None:
+        """The trial is closed and its tag holds the candidate; does nothing where there is no such reference."""
+        self._run("update-ref", "-d", held(number))
 
     def tag(self, number: int, commit: str, message: str, when: datetime) -> None:
         """Annotated tag trial/NNNN; an unfinished earlier one is replaced."""
@@ -120,60 +138,178 @@ class Workspace:
 
     def delete_tag(self, number: int) -> None:
         """Removes the tag of a trial that is not closed; does nothing where there is none."""
-        self._run("update-ref", "-d", f"refs/tags/trial/{number:04d}")
+        self._run("update-ref", "-d", tagged(number))
 
-    def reconcile(self, incumbent: str, expected: set[str]) -> None:
+    def reconcile(self, incumbent: str, expected: set[str]) -> list[str]:
         """Puts the branch where the database says, after a crash between the two.
 
-        `expected` are the commits that may be ahead: candidates whose decision the database has not seen. Raises
-        UserError if a person has moved the branch or edited the files, whose work must not be lost.
+        `expected` are the commits that may be ahead: candidates whose decision the database has not seen. A commit of
+        a person's is kept on a branch of its own; returns what to tell of it. Raises UserError if a person has edited
+        the files, whose work must not be lost.
         """
-        for lock in self.path.glob(".git/**/*.lock"):
-            lock.unlink()  # we hold the study's lock: a git that was killed left it
-        branch = self.incumbent
-        if branch != incumbent:
-            parents = self._run("rev-list", "--parents", "-n", "1", branch).split()[1:]
-            if parents[:1] != [incumbent] or not set(parents[1:]) & expected:
-                raise UserError(
-                    f"{self.path}: branch incumbent is at {branch[:12]}, the study's database says {incumbent[:12]}. "
-                    f"Keep your commit on another branch, then run: git -C {self.path} reset --hard {incumbent[:12]}"
-                )
-        self._refuse_edits({branch, incumbent, *self._run("rev-list", "-n", "2", "--first-parent", branch).split()})
+        branch = self._id(BRANCH)
+        parents = self._parents(branch)
+        for file in self._edited([incumbent, branch, "HEAD", *parents[:1], *self._parents(incumbent)[:1], *expected]):
+            raise UserError(
+                f"{file} was edited by hand: a study changes it only through trials. To try values, use "
+                f"`autoresearch propose`; for another menu, `autoresearch init` a new study. "
+                f"To undo the edit: git -C {self.path} checkout incumbent -- {file.name}"
+            )
+        merged = parents[:1] == [incumbent] and not expected.isdisjoint(parents[1:])
+        told = self._keep_commits(incumbent, {branch} if merged else set())
         # The files first: cut off in between, they are still those of a commit that is known here.
-        self._show(incumbent)
+        self._show(incumbent, FILES)
         self._run("update-ref", BRANCH, incumbent)
+        return told
 
-    def _refuse_edits(self, commits: set[str]) -> None:
-        for name in ("recipe.toml", "menu.toml"):
-            file = self.path / name
-            if file.exists() and file.read_text("utf-8", "replace") not in {self.read(c, name) for c in commits}:
-                raise UserError(
-                    f"{file} was edited by hand: a study changes it only through trials. To try values, use "
-                    f"`autoresearch propose`; for another menu, `autoresearch init` a new study. "
-                    f"To undo the edit: git -C {self.path} checkout incumbent -- {name}"
-                )
+    def _keep_commits(self, target: str, ours: Collection[str | None]) -> list[str]:
+        """A commit that a person made on the branch, or on none, and that nothing would hold any more when the branch
+        moves to `target`, gets a branch. Returns what to tell of it."""
+        told = []
+        for tip in sorted({found for name in ("HEAD", BRANCH) if (found := self._id(name))} - {target, *ours}):
+            others = ("--not", target, f"--exclude={BRANCH}", "--glob=refs/*")
+            if self._try("rev-list", "-n", "1", tip, *others) != "":  # None: a history with holes, nobody can tell
+                self._run("update-ref", f"refs/heads/kept/{tip[:12]}", tip)
+                told.append(f"commit {tip[:12]} was made by hand: it is kept on branch kept/{tip[:12]}")
+        return told
 
-    def _show(self, commit: str) -> None:
+    def _edited(self, commits: Iterable[str | None]) -> list[Path]:
+        """Files that are none of these commits'. One that is missing, or that a power cut left empty, is no edit."""
+        known = [commit for commit in dict.fromkeys(commits) if commit]
+        found = []
+        for file in (self.path / name for name in FILES):
+            text = file.read_text("utf-8", "replace") if file.is_file() else ""
+            versions = (self._try("cat-file", "blob", f"{commit}:{file.name}", raw=True) for commit in known)
+            if text.strip("\0") and text not in versions:
+                found.append(file)
+        return found
+
+    def _show(self, commit: str, names: Sequence[str]) -> None:
+        """Puts these files into the folder and the index; what else a person has in either stays."""
         self._run("symbolic-ref", "HEAD", BRANCH)
-        self._run("read-tree", "--reset", "-u", commit)
+        if names:
+            self._run("checkout", "--quiet", commit, "--", *names)
+        for name in names:
+            with (self.path / name).open("rb") as file:
+                os.fsync(file.fileno())
+
+    # --- after a power cut ---
+
+    def clear_the_way(self) -> int:
+        """Makes git work here again, whatever was damaged. Returns how many references and objects had to go."""
+        git = self.path / ".git"
+        damaged = clear_the_way(git)
+        if self._try("rev-parse", "--git-dir") is None:
+            if (git / "config").exists():
+                (git / "config").replace(git / "config.damaged")
+            self.init()
+        if self._try("ls-files") is None:
+            (git / "index").unlink(missing_ok=True)
+        return damaged
+
+    def missing(self, wanted: Iterable[GitObject]) -> list[GitObject]:
+        """Those of the objects that git does not give back as they should be."""
+        by_id = {found.id: found for found in wanted}
+        with tempfile.TemporaryFile() as stream:
+            stream.write("".join(f"{id}\n" for id in by_id).encode())
+            stream.seek(0)
+            # It ends at the first that it cannot read; those after it are then written once more, which does no harm.
+            _, given, _ = self.git.execute(
+                self._words("cat-file", "--batch"), istream=stream, env=_environment(self.path),
+                stdout_as_string=False, strip_newline_in_stdout=False, with_extended_output=True, with_exceptions=False,
+            )  # fmt: skip
+        assert isinstance(given, bytes)
+        at, lost = 0, []
+        for id, found in by_id.items():
+            line = f"{id} {found.kind} {len(found.data)}\n".encode() + found.data + b"\n"
+            if given.startswith(line, at):
+                at += len(line)
+            else:
+                lost.append(found)
+                at = max(given.find(b"\n", at) + 1, at)
+        return lost
+
+    def write(self, lost: Iterable[GitObject]) -> None:
+        """Writes objects again, whatever stands in their place."""
+        for found in lost:
+            write_loose(self.path / ".git" / "objects", found)
+
+    def resolve(self, names: Sequence[str]) -> list[str | None]:
+        """The id of what each name stands for; None where that is not there or cannot be read."""
+        if not names:
+            return []
+        lines = self._run("cat-file", "--batch-check", feed="".join(f"{name}\n" for name in names)).splitlines()
+        assert len(lines) == len(names), "git answers each name with one line"
+        return [None if line.endswith(" missing") else line.split()[0] for line in lines]
+
+    def references(self, *under: str) -> dict[str, str]:
+        """Reference -> the id that stands in it, below such folders as refs/tags."""
+        lines = self._run("for-each-ref", "--format=%(refname) %(objectname)", *under).splitlines()
+        return dict(line.split(" ") for line in lines)
+
+    def set_references(self, wanted: Mapping[str, str | None]) -> None:
+        """Reference -> the id that it gets; None: it goes. All or none."""
+        if wanted:
+            lines = (f"update {name} {id}" if id else f"delete {name}" for name, id in wanted.items())
+            self._run("update-ref", "--stdin", feed="".join(f"{line}\n" for line in lines))
+
+    # --- git itself ---
+
+    def init(self) -> None:
+        """Makes the repository, or what it lacks. The empty template: nobody's hooks are copied in."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._run("init", "--quiet", "--template=", "--initial-branch=incumbent")
+
+    def _id(self, name: str) -> str | None:
+        return self._try("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
+    def _parents(self, commit: str | None) -> list[str]:
+        return (self._try("rev-parse", f"{commit}^@") or "").split() if commit else []
 
     def _commit_tree(self, tree: str, parents: list[str], message: str, when: datetime) -> str:
         arguments = [part for parent in parents for part in ("-p", parent)]
         return self._run("commit-tree", tree, *arguments, "-F", "-", feed=message + "\n", when=when)
 
+    def _try(self, command: str, *arguments: str, raw: bool = False) -> str | None:
+        """None where git refuses."""
+        try:
+            return self._run(command, *arguments, raw=raw)
+        except UserError:
+            return None
+
     def _run(
         self, command: str, *arguments: str, feed: str = "", when: datetime | None = None, raw: bool = False
     ) -> str:
-        words = ["git", *(part for option in OPTIONS for part in ("-c", option)), command, *arguments]
         # Text goes in through a file, as bytes: never through a shell or an argument.
         with tempfile.TemporaryFile() as stream:
-            stream.write(feed.encode("utf-8", "replace"))
+            stream.write(encoded(feed))
             stream.seek(0)
             try:
-                output = self.repo.git.execute(
-                    words, istream=stream, env=_environment(self.path, when), strip_newline_in_stdout=not raw
+                output = self.git.execute(
+                    self._words(command, *arguments),
+                    istream=stream,
+                    env=_environment(self.path, when),
+                    strip_newline_in_stdout=not raw,
                 )
             except GitCommandError as error:
-                raise UserError(f"git {command} failed in {self.path}: {str(error.stderr).strip()}") from error
+                if not (self.path / ".git").exists():
+                    raise UserError(
+                        f"{self.path} is not a git repository: `autoresearch run` makes it again from the database"
+                    ) from None
+                raise UserError(
+                    f"git {command} failed in {self.path} ({clean(str(error.stderr))}): the next `autoresearch run` "
+                    "makes again what git has lost"
+                ) from error
         assert isinstance(output, str)
         return output
+
+    def _words(self, command: str, *arguments: str) -> list[str]:
+        return ["git", *(part for option in OPTIONS for part in ("-c", option)), command, *arguments]
+
+
+def held(number: int) -> str:
+    return f"refs/trials/{number:04d}"
+
+
+def tagged(number: int) -> str:
+    return f"refs/tags/trial/{number:04d}"

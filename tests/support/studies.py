@@ -137,6 +137,8 @@ def assert_git_and_database_agree(folder: StudyFolder) -> None:
     assert [row[0] for row in rows] == list(range(len(rows)))
     closed = [f"trial/{row[0]:04d}" for row in rows if row[1] in ("complete", "failed", "timed_out", "abandoned")]
     assert tags == closed
+    held = [f"refs/trials/{row[0]:04d}" for row in rows if row[1] == "running"]
+    assert git(folder, "for-each-ref", "--format=%(refname)", "refs/trials").split() == held
     for number, state, decision, commit, merge, recipe in rows:
         if state == "blocked":
             assert commit is None

@@ -182,3 +182,9 @@ def m006_logical_time(db: Database) -> None:
     db.execute("ALTER TABLE proposals ADD COLUMN deviation REAL")  # the run-to-run one that was shown; NULL likewise
     imported = db.execute("SELECT 1 FROM studies WHERE source IS NOT NULL").fetchone()
     number_moments(db, one_by_one=imported is not None)
+
+
+@migrations()
+def m009_menu_text(db: Database) -> None:
+    # menu.toml as the study began with it; NULL: made before this was kept, and not opened since
+    db.execute("ALTER TABLE studies ADD COLUMN menu TEXT")

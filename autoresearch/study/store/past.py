@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from autoresearch.study.store.rows import Rows
-from autoresearch.study.store.trajectory import sums_of_runs, trial_of
-from autoresearch.trial import Trial
+from autoresearch.study.store.trajectory import RUN_FIELDS, sums_of_runs, trial_of
+from autoresearch.trial import Run, Trial
 
 # What a trial's row holds until the trial is closed.
 STILL_OPEN: dict[str, Any] = dict.fromkeys(
@@ -28,6 +28,22 @@ class Past(Rows):
         columns = ", ".join(f"{sql} AS then_{name}" for name, sql in sums.items())
         rows = self._rows(f"SELECT *, {columns} FROM trials WHERE opened_tick < ? ORDER BY number", [before])
         return [trial_of(_then(row, sums, before)) for row in rows]
+
+    def runs_at_close(self) -> dict[int, list[Run]]:
+        """Trial -> those of its runs that had ended when it was closed, by seed."""
+        found: dict[int, list[Run]] = {}
+        columns = ", ".join(f"runs.{name}" for name in RUN_FIELDS)
+        for row in self._rows(
+            f"SELECT {columns} FROM runs JOIN trials ON number = trial WHERE ended_tick < closed_tick "
+            "ORDER BY trial, seed"
+        ):
+            found.setdefault(row["trial"], []).append(Run(**row))
+        return found
+
+    def merged(self) -> list[int]:
+        """Trials that became the incumbent, in that order."""
+        rows = self._rows("SELECT number FROM trials WHERE merge_commit IS NOT NULL ORDER BY closed_tick")
+        return [row["number"] for row in rows]
 
 
 def _then(row: dict[str, Any], sums: dict[str, str], before: int) -> dict[str, Any]:

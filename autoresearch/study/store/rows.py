@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,6 +55,10 @@ class Rows:
         row = self._first(sql, values)
         assert row is not None, "a study's database holds its study"
         return row
+
+
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def storable(text: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Literal
 
 from autoresearch.decide import Comparison, Noise, Runs
-from autoresearch.study.store.rows import Rows, storable
+from autoresearch.study.store.rows import Rows, sha256_of, storable
 from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import History, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
 from autoresearch.workers.energy import Energy
@@ -17,7 +19,7 @@ from trainer.protocol import RunResult
 Control = Literal["run", "pause", "stop"]
 OPEN_STATES = ("proposed", "running")
 _TRIAL_FIELDS = tuple(Trial.__dataclass_fields__)
-_RUN_FIELDS = tuple(Run.__dataclass_fields__)
+RUN_FIELDS = tuple(Run.__dataclass_fields__)
 
 
 def sums_of_runs(condition: str = "1") -> dict[str, str]:
@@ -40,13 +42,13 @@ class Trajectory(Rows):
 
     # --- the study ---
 
-    def create_study(self, name: str, settings: str, menu_sha256: str, recipe: Recipe, key: str, commit: str) -> None:
+    def create_study(self, name: str, settings: str, menu: str, recipe: Recipe, key: str, commit: str) -> None:
         """The study's row and trial 0, the baseline, whose runs are queued when the study first runs."""
         now = iso(self.clock())
         with self.db.atomic():
             self._insert(
                 "studies",
-                id=1, name=name, created_at=now, settings=settings, menu_sha256=menu_sha256,
+                id=1, name=name, created_at=now, settings=settings, menu=menu, menu_sha256=sha256_of(menu),
                 incumbent=0, incumbent_commit=commit, control="run",
             )  # fmt: skip
             tick = self._next_tick()
@@ -60,6 +62,11 @@ class Trajectory(Rows):
 
     def study(self) -> dict[str, Any]:
         return self._one("SELECT * FROM studies WHERE id = 1")
+
+    def keep_menu(self, menu: str) -> None:
+        """For a study from before its menu was kept here; a database that may only be read stays as it is."""
+        with suppress(sqlite3.OperationalError), self.db.atomic():
+            self.db.execute("UPDATE studies SET menu = ?", [menu])
 
     def set_data(self, data_dir: str, sha256: str) -> None:
         with self.db.atomic():
@@ -246,13 +253,13 @@ class Trajectory(Rows):
 
     def runs(self, trial: int | None = None) -> list[Run]:
         where, values = ("WHERE trial = ?", [trial]) if trial is not None else ("", [])
-        rows = self._rows(f"SELECT {', '.join(_RUN_FIELDS)} FROM runs {where} ORDER BY trial, seed", values)
+        rows = self._rows(f"SELECT {', '.join(RUN_FIELDS)} FROM runs {where} ORDER BY trial, seed", values)
         return [Run(**row) for row in rows]
 
     def pending_runs(self) -> list[Run]:
         """Runs that are queued or with a worker; those for references first, since others wait for them."""
         rows = self._rows(
-            f"SELECT {', '.join(_RUN_FIELDS)} FROM runs WHERE state IN ('queued', 'running') "
+            f"SELECT {', '.join(RUN_FIELDS)} FROM runs WHERE state IN ('queued', 'running') "
             "ORDER BY purpose = 'candidate', trial, seed"
         )
         return [Run(**row) for row in rows]

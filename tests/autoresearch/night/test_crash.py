@@ -36,7 +36,7 @@ STEPS = {
         "finish_run",
         "log",
     ],
-    Workspace: ["stage", "commit", "merge", "tag", "move_incumbent"],
+    Workspace: ["stage", "commit", "merge", "hold", "tag", "move_incumbent", "release"],
     LocalLauncher: ["submit"],
 }
 

@@ -334,48 +334,12 @@ def test_a_reconcile_cut_off_anywhere_can_be_done_again(workspace: Workspace, mo
     assert calls > 4
 
 
-def test_a_persons_commit_on_the_incumbent_is_refused_and_kept(workspace: Workspace) -> None:
-    start = workspace.incumbent
-    (workspace.path / "recipe.toml").write_text(CANDIDATE)
-    git(workspace.path, "commit", "--quiet", "-am", "I know better")
-    theirs = workspace.incumbent
-    with pytest.raises(UserError, match=r"another branch.* reset --hard"):
-        workspace.reconcile(start, set())
-    assert workspace.incumbent == theirs
-    assert (workspace.path / "recipe.toml").read_text() == CANDIDATE
-
-
-def test_a_persons_merge_of_a_candidate_is_not_taken_for_a_crash(workspace: Workspace) -> None:
-    start, candidate = kept_but_not_recorded(workspace)
-    with pytest.raises(UserError, match="branch incumbent is at"):
-        workspace.reconcile(start, {"0" * 40})
-    assert workspace.incumbent != start and candidate in git(workspace.path, "log", "--format=%H", "incumbent")
-
-
-@pytest.mark.parametrize("name", ["recipe.toml", "menu.toml"])
-def test_a_file_edited_by_hand_is_refused_and_not_overwritten(workspace: Workspace, name: str) -> None:
-    edited = FILES[name] + "# mine\n"
-    (workspace.path / name).write_text(edited)
-    with pytest.raises(UserError, match=rf"{name} was edited by hand.*git -C .* checkout incumbent -- {name}"):
-        workspace.reconcile(workspace.incumbent, set())
-    assert (workspace.path / name).read_text() == edited
-    git(workspace.path, "checkout", "incumbent", "--", name)  # as the message says
-    workspace.reconcile(workspace.incumbent, set())
-
-
-def test_a_branch_that_a_person_looked_at_is_left_for_the_incumbent(workspace: Workspace) -> None:
-    git(workspace.path, "checkout", "--quiet", "-b", "mine")
-    (workspace.path / "notes.txt").write_text("a person's notes\n")
-    workspace.reconcile(workspace.incumbent, set())
-    assert git(workspace.path, "symbolic-ref", "HEAD").strip() == "refs/heads/incumbent"
-    assert (workspace.path / "notes.txt").exists()
-
-
 def test_locks_that_a_killed_git_left_are_removed(workspace: Workspace) -> None:
     locks = [workspace.path / ".git" / name for name in ("index.lock", "HEAD.lock", "refs/heads/incumbent.lock")]
     for lock in locks:
         lock.touch()
     start, candidate = workspace.incumbent, workspace.commit(workspace.incumbent, CANDIDATE, "trial 1", WHEN)
+    assert workspace.clear_the_way() == 0
     workspace.reconcile(start, set())
     assert not any(lock.exists() for lock in locks)
     workspace.move_incumbent(workspace.merge(start, candidate, "keep trial 1", WHEN))
@@ -390,9 +354,21 @@ def test_a_tag_is_replaced_and_deleted_as_often_as_asked(workspace: Workspace) -
     assert git(workspace.path, "tag") == ""
 
 
+def test_a_candidate_outlives_a_gc_while_it_is_held(workspace: Workspace) -> None:
+    candidate = workspace.commit(workspace.incumbent, CANDIDATE, "trial 1", WHEN)
+    workspace.hold(1, candidate)
+    git(workspace.path, "gc", "--quiet", "--prune=now")
+    assert workspace.read(candidate, "recipe.toml") == CANDIDATE
+    assert git(workspace.path, "branch", "--format=%(refname:short)").split() == ["incumbent"]
+    for _ in range(2):
+        workspace.release(1)
+    git(workspace.path, "gc", "--quiet", "--prune=now")
+    assert workspace.resolve([candidate]) == [None]
+
+
 def test_a_folder_without_its_repository_is_called_damaged(tmp_path: Path) -> None:
     git(tmp_path.parent, "init", "--quiet", str(tmp_path))  # a repository further up is somebody else's
     (tmp_path / "recipe").mkdir()
     for path in (tmp_path / "recipe", tmp_path / "nowhere"):
         with pytest.raises(UserError, match="not a git repository"):
-            Workspace(path)
+            _ = Workspace(path).incumbent
