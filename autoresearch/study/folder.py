@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import tomlkit
 
 from autoresearch.config import Settings, load_settings
+from autoresearch.decide import Noise, Runs, pool_noise
 from autoresearch.errors import StudyBusy, UserError
 from autoresearch.study.preset import load_preset
 from autoresearch.study.store import Store
@@ -47,6 +48,7 @@ class StudyFolder:
                 f"there is no study {name!r} in {home}{_nearby(home)}: make it with `autoresearch init {name}`"
             )
         self.data_root = self.path.parent / ".data"
+        self._noise: tuple[dict[int, Runs], Noise] | None = None  # and the scores that it is of
         self.settings = load_settings(self.path / "study.toml")
         self.store = Store(self.path / "study.db")
         self.workspace = Workspace(self.path / "recipe")
@@ -55,6 +57,13 @@ class StudyFolder:
         if sha256_of(text) != self.store.study()["menu_sha256"]:
             raise UserError(f"{self.path}/recipe: menu.toml is not the one this study began with; start a new study")
         self.menu = load_menu(text, "menu.toml")
+
+    def noise(self) -> Noise:
+        """The run-to-run deviation over all runs that are complete now."""
+        scores = self.store.scores_now()
+        if self._noise is None or self._noise[0] is not scores:
+            self._noise = scores, pool_noise(scores.values(), self.settings.decision)
+        return self._noise[1]
 
     def run_folder(self, run_id: str) -> Path:
         return self.path / "runs" / run_id

@@ -29,8 +29,7 @@ def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
         measurements=[Measurement(*measured) for measured in store.measurements()],
         device=machine.kind,
     )
-    deviation = pool_noise(store.scores().values(), settings.decision).deviation
-    return _history(folder, store.trials(), parent, limits, deviation)
+    return _history(folder, store.trials_now(), parent, limits, folder.noise().deviation)
 
 
 def at(folder: StudyFolder, number: int) -> History:
