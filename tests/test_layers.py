@@ -30,7 +30,7 @@ ORDER = [
 INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app"]],
     "night": [["session", "daemon"], ["loop", "display"], ["limits"], ["__init__"]],
-    "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers"], ["__init__"]],
+    "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers", "sql_bounds"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [
         ["outcome"],
