@@ -48,16 +48,13 @@ def show(
     from autoresearch.evidence import Evidence
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.trials import trial_view
-    from rails import render_recipe
+    from rails.patch import unified_diff
 
     study = open_study(name, home)
     evidence = Evidence(study)
     if number >= len(evidence.trials):
         raise UserError(f"study {name} has no trial {number}: its last is {len(evidence.trials) - 1}")
     trial = evidence.trials[number]
-    parent = evidence.trials[trial.parent] if trial.parent is not None else None
-    diff = ""
-    if trial.recipe and parent and parent.commit:
-        diff = study.workspace.diff(parent.commit, render_recipe(trial.recipe))
+    diff = unified_diff(evidence.before(trial), trial.recipe) if trial.recipe and trial.parent is not None else ""
     proposal = study.store.proposal(number)
     make_console().print(trial_view(evidence, trial, evidence.runs[number], proposal, diff))

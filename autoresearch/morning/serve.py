@@ -100,7 +100,7 @@ def make_app(home: Path, name: str, token: str | None = None) -> Starlette:
             Route("/trials/{number}.json", live.get_trial),
             Route("/control", live.post_control, methods=["POST"]),
             Route("/favicon.ico", _no_icon),
-            Mount("/sql", _datasette(live.path / "study.db", name)),
+            Mount("/sql", _datasette(live.path / "study.db", name, live.read_only)),
         ],
         middleware=[Middleware(Guard, token=token), Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6)],
         exception_handlers={UserError: _unavailable, sqlite3.Error: _unavailable},
@@ -118,7 +118,7 @@ class Live:
         except UserError:
             self._thread.shutdown()
             raise
-        self.path = self._folder.path
+        self.path, self.read_only = self._folder.path, self._folder.store.read_only
         self._seen: tuple[int, int | None] | None = None
         self._facts = b""
 
@@ -253,8 +253,9 @@ class Guard:
         return answer
 
 
-def _datasette(database: Path, name: str) -> ASGIApp:
-    """Datasette on the one file, opened read-only (mode=ro), with links that begin with /sql/."""
+def _datasette(database: Path, name: str, fixed: bool) -> ASGIApp:
+    """Datasette on the one file, opened read-only (mode=ro), with links that begin with /sql/; fixed: nothing may be
+    written beside it either."""
     from datasette.app import Datasette
     from datasette.plugins import pm
 
@@ -265,7 +266,8 @@ def _datasette(database: Path, name: str) -> ASGIApp:
     if re.search("[?#%]", str(database)):  # it puts the path into an SQLite URI as it stands
         raise UserError(f"{database}: a study cannot be served from a folder with ?, # or % in its name; move it")
     return Datasette(
-        files=[str(database)],
+        files=[] if fixed else [str(database)],
+        immutables=[str(database)] if fixed else [],
         metadata={"title": name, "databases": {database.stem: {"queries": QUESTIONS}}},
         settings={"base_url": "/sql/", "allow_download": False, "default_cache_ttl": 0, **BOUNDS},
     ).app()

@@ -33,15 +33,16 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def home(path: Path | None = None) -> Path:
-    """Where studies live: `path`, else AUTORESEARCH_HOME, else ./trajectories."""
-    return path or Path(os.environ.get("AUTORESEARCH_HOME") or "trajectories")
+    """Where studies live: `path`, else AUTORESEARCH_HOME, else ./trajectories; symbolic links followed."""
+    # Not Path.resolve, which raises an error of its own for links that lead in a circle.
+    return Path(os.path.realpath(path or os.environ.get("AUTORESEARCH_HOME") or "trajectories"))
 
 
 class StudyFolder:
     """Opens an existing study. Raises UserError where there is none or it is damaged."""
 
     def __init__(self, home: Path, name: str) -> None:
-        self.path = _study_path(home, name).resolve()
+        self.path = Path(os.path.realpath(_study_path(home, name)))
         self.name = name
         if not (self.path / "study.db").exists():
             raise UserError(
@@ -163,11 +164,14 @@ def founding(home: Path, name: str) -> Iterator[Path]:
     Raises UserError for a name that is none or taken; one from within names the settings, not the passing folder.
     """
     path = _study_path(home, name)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
     partial = home / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"no study can be made in {home} ({error.strerror}): choose another --home") from None
     try:
         yield partial
         (partial / "runs").mkdir()
