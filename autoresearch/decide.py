@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,18 +75,18 @@ def pool_noise(groups: Iterable[Runs], rule: DecisionRule) -> Noise:
     seeds the expected sum of products is correlation * variance * (n - 1).
     """
     samples = [group for group in groups if group]
-    level = float(np.mean([np.mean(list(group.values())) for group in samples])) if samples else 1.0
+    means = [_mean([*group.values()]) for group in samples]
+    level = float(np.mean(means)) if samples else 1.0
     prior_variance = (rule.prior_deviation * level) ** 2
-    repeated = [group for group in samples if len(group) > 1]
+    repeated = [(group, mean) for group, mean in zip(samples, means, strict=True) if len(group) > 1]
     if not repeated:
         return Noise(prior_variance**0.5, 0.0, rule.prior_runs)
-    column = {seed: i for i, seed in enumerate(sorted({seed for group in repeated for seed in group}))}
+    column = {seed: i for i, seed in enumerate(sorted({seed for group, _ in repeated for seed in group}))}
     residuals = np.zeros((len(repeated), len(column)))
-    for row, group in enumerate(repeated):
-        mean = np.mean(list(group.values()))
+    for row, (group, mean) in enumerate(repeated):
         for seed, value in group.items():
             residuals[row, column[seed]] = value - mean
-    counts = np.sort([len(group) for group in repeated])
+    counts = np.sort([len(group) for group, _ in repeated])
     squares = float((residuals**2).sum())
     dof = rule.prior_runs + float((counts - 1).sum())
     variance = (rule.prior_runs * prior_variance + squares) / dof
@@ -94,6 +94,11 @@ def pool_noise(groups: Iterable[Runs], rule: DecisionRule) -> Noise:
     pairs = 2 * float(((counts - 1) * np.arange(len(counts) - 1, -1, -1)).sum())
     correlation = products / (variance * (pairs + CORRELATION_PRIOR_PAIRS))
     return Noise(variance**0.5, float(np.clip(correlation, 0.0, MAX_CORRELATION)), dof)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """numpy's, which takes its time: of most recipes there is one run."""
+    return float(np.mean(values)) if len(values) > 1 else values[0]
 
 
 def compare(candidate: Runs, reference: Runs, noise: Noise, min_improvement: float = 0.0) -> Comparison:

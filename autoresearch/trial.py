@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -113,7 +113,7 @@ class History:
     seed: int
     menu: Menu
     recipe: Recipe
-    trials: list[Trial]
+    trials: Sequence[Trial]
     tried: Mapping[str, str]
     limits: Limits
     deviation: float | None = None

@@ -28,9 +28,9 @@ ORDER = [
 ]
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
-    "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app"]],
+    "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app", "faults"]],
     "night": [["session", "daemon"], ["loop", "display"], ["limits"], ["__init__"]],
-    "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers"], ["__init__"]],
+    "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers", "sql_bounds"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [
         ["outcome"],

@@ -1,10 +1,12 @@
 """The command line: `autoresearch COMMAND`. Bad input is one line and exit code 2."""
 
+import sqlite3
 import sys
 
 # ruff: noqa: I001, F401 - each of these adds its commands, which --help shows in this order
 from autoresearch.cli import night, look, morning, machine
 from autoresearch.cli.app import app
+from autoresearch.cli.faults import line_of
 from autoresearch.errors import UserError
 from autoresearch.terminal.console import accept_any_encoding
 from rails import RailsError
@@ -21,5 +23,10 @@ def main() -> None:
         print("ended at once; the next run goes on where this one was", file=sys.stderr)
         sys.exit(130)
     except (UserError, RailsError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", "; ".join(filter(None, map(str.strip, str(error).splitlines()))), file=sys.stderr)
+        sys.exit(2)
+    except (OSError, sqlite3.Error) as error:
+        if (line := line_of(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)

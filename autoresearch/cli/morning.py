@@ -23,8 +23,16 @@ def report(
     from autoresearch.morning.report.page import write_report
 
     study = open_study(name, home)
-    path = write_report(study)
-    print(path.with_name("report.md").read_text(encoding="utf-8") if markdown else path)
+    try:
+        path = write_report(study)
+        print(path.with_name("report.md").read_text(encoding="utf-8") if markdown else path)
+    except OSError:
+        if not markdown:
+            raise
+        from autoresearch.morning.report.facts import facts
+        from autoresearch.morning.report.markdown import markdown as as_markdown
+
+        print(as_markdown(facts(study)))  # what may not be written may still be read
 
 
 @command("autoresearch serve mine --port 8642")

@@ -138,11 +138,18 @@ def propose(
     study = open_own(name, home)
     if (raw is None) == (knob is None or value is None):
         raise UserError("give either --knob and --value, or --raw")
+    if not all(map(is_text, (knob, value, reason, raw))):
+        raise UserError("a proposal is text in UTF-8, and this holds bytes that are none: mend it and propose it again")
     if raw is None:
         assert value is not None
         raw = json.dumps({"knob": knob, "new_value": json_value(value), "reason": reason})
     study.store.queue_idea(raw)
     print(f"queued as number {study.store.waiting_ideas()}: {raw}")
+
+
+def is_text(given: str | None) -> bool:
+    """False where a shell passed on bytes that are no UTF-8, which stand in it as lone surrogates."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in given or "")
 
 
 def json_value(text: str) -> Any:

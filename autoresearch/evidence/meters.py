@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
@@ -31,6 +31,8 @@ FEWEST_FORECASTS = 5
 MOST_EXPECTED = 100.0
 
 SearchVerdict = Literal["researching", "narrowing", "flailing"]
+# A change as it can be compared: 1 and 1.0 of a float knob are one value, and a dict's order plays no part.
+Change = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,25 @@ def meters_of(folder: StudyFolder) -> Meters:
     return measure(Evidence(folder))
 
 
+class Verdicts:
+    """The verdict of the meters, asked for after every trial: what was read once is not read again."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+        self._seen: set[Change] = set()
+        self._repeated: list[bool] = []
+
+    def now(self) -> tuple[SearchVerdict, str]:
+        """It, and what it rests on."""
+        menu, store = self._folder.menu, self._folder.store
+        trials = store.trials_now()[1:]
+        for trial in trials[len(self._repeated) :]:
+            change = _proposed(menu, trial, None if trial.changes else store.proposal(trial.number))
+            self._repeated.append(bool(change) and change in self._seen)
+            self._seen.add(change)
+        return _judge(trials, self._repeated, menu)
+
+
 def measure(evidence: Evidence) -> Meters:
     trials, menu = evidence.trials[1:], evidence.folder.menu
     changes = _proposed_changes(evidence)
@@ -165,20 +186,18 @@ def measure(evidence: Evidence) -> Meters:
     )
 
 
-# A change as it can be compared: 1 and 1.0 of a float knob are one value, and a dict's order plays no part.
-Change = frozenset[tuple[str, str]]
-
-
 def _proposed_changes(evidence: Evidence) -> dict[int, Change]:
-    """Trial -> what it proposed, also where the rails blocked it; of an unreadable answer its text."""
+    """Trial -> what it proposed."""
     menu, proposals = evidence.folder.menu, evidence.folder.store.proposals()
-    found = {}
-    for trial in evidence.trials:
-        changes: dict[str, object] = dict(trial.changes)
-        if not changes and (proposal := proposals.get(trial.number)):
-            changes = read_proposal(proposal["raw"], menu.max_changes).changes or {UNREADABLE: proposal["raw"]}
-        found[trial.number] = frozenset((clean(knob, 80), _canonical(menu, knob, changes[knob])) for knob in changes)
-    return found
+    return {trial.number: _proposed(menu, trial, proposals.get(trial.number)) for trial in evidence.trials}
+
+
+def _proposed(menu: Menu, trial: Trial, proposal: Mapping[str, Any] | None) -> Change:
+    """Also where the rails blocked it; of an unreadable answer its text."""
+    changes: dict[str, object] = dict(trial.changes)
+    if not changes and proposal:
+        changes = read_proposal(proposal["raw"], menu.max_changes).changes or {UNREADABLE: proposal["raw"]}
+    return frozenset((clean(knob, 80), _canonical(menu, knob, changes[knob])) for knob in changes)
 
 
 def _canonical(menu: Menu, knob: str, value: object) -> str:
@@ -279,7 +298,7 @@ def _measured_again(evidence: Evidence) -> list[Repeated]:
 
 def _judge(trials: Sequence[Trial], repeated: Sequence[bool], menu: Menu) -> tuple[SearchVerdict, str]:
     """The verdict on the latest proposals by fixed thresholds, and what it rests on."""
-    recent = list(zip(trials, repeated, strict=True))[-RECENT:]
+    recent = list(zip(trials[-RECENT:], repeated[-RECENT:], strict=True))
     n = len(recent)
     if n < WINDOW:
         return "researching", f"{n} proposals so far: too few to tell"

@@ -34,6 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoresearch.errors import UserError
 from autoresearch.facts import to_bytes
+from autoresearch.morning.sql_bounds import BOUNDS, Bounds
 from autoresearch.study.folder import StudyFolder, lock_holder
 from autoresearch.study.store.live import QUESTIONS, snapshot, version
 
@@ -99,7 +100,7 @@ def make_app(home: Path, name: str, token: str | None = None) -> Starlette:
             Route("/trials/{number}.json", live.get_trial),
             Route("/control", live.post_control, methods=["POST"]),
             Route("/favicon.ico", _no_icon),
-            Mount("/sql", _datasette(live.path / "study.db", name)),
+            Mount("/sql", _datasette(live.path / "study.db", name, live.read_only)),
         ],
         middleware=[Middleware(Guard, token=token), Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6)],
         exception_handlers={UserError: _unavailable, sqlite3.Error: _unavailable},
@@ -117,7 +118,7 @@ class Live:
         except UserError:
             self._thread.shutdown()
             raise
-        self.path = self._folder.path
+        self.path, self.read_only = self._folder.path, self._folder.store.read_only
         self._seen: tuple[int, int | None] | None = None
         self._facts = b""
 
@@ -200,7 +201,8 @@ class Live:
 
 class Guard:
     """Lets nobody in without the token; where there is none, nobody who came by another name than a loopback one
-    (a hostile page may point its own name at this address). Nothing but /control takes anything but GET."""
+    (a hostile page may point its own name at this address). What another page asks for is refused, but for the empty
+    page at /: a question in SQL costs time, whoever reads the answer. Nothing but /control takes anything but GET."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self.app, self.token = app, token
@@ -219,6 +221,8 @@ class Guard:
 
     def _answer(self, request: Request) -> Response | None:
         """A refusal, or the way in; None if the request may pass."""
+        if request.scope["path"] != "/" and _is_of_another_page(request):
+            return _line(403, "another page asks for this: open it from the study's own page, or by its address")
         if self.token is None:
             if not _is_loopback(request.headers.get("host", "")):
                 return _line(403, "without a token this server answers to localhost and 127.0.0.1 only")
@@ -249,19 +253,23 @@ class Guard:
         return answer
 
 
-def _datasette(database: Path, name: str) -> ASGIApp:
-    """Datasette on the one file, opened read-only (mode=ro), with links that begin with /sql/."""
+def _datasette(database: Path, name: str, fixed: bool) -> ASGIApp:
+    """Datasette on the one file, opened read-only (mode=ro), with links that begin with /sql/; fixed: nothing may be
+    written beside it either."""
     from datasette.app import Datasette
     from datasette.plugins import pm
 
     # Else each refused query goes to the terminal with a traceback and all local variables.
     pm.get_plugin("datasette.handle_exception").rich = None
+    if not pm.has_plugin("bounds"):
+        pm.register(Bounds, "bounds")
     if re.search("[?#%]", str(database)):  # it puts the path into an SQLite URI as it stands
         raise UserError(f"{database}: a study cannot be served from a folder with ?, # or % in its name; move it")
     return Datasette(
-        files=[str(database)],
+        files=[] if fixed else [str(database)],
+        immutables=[str(database)] if fixed else [],
         metadata={"title": name, "databases": {database.stem: {"queries": QUESTIONS}}},
-        settings={"base_url": "/sql/", "allow_download": False, "default_cache_ttl": 0},
+        settings={"base_url": "/sql/", "allow_download": False, "default_cache_ttl": 0, **BOUNDS},
     ).app()
 
 
@@ -303,6 +311,14 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _is_of_another_page(request: Request) -> bool:
+    """Whether a page of another origin asks, in a browser; a program and an address typed by hand say nothing of it."""
+    if site := request.headers.get("sec-fetch-site"):
+        return site not in ("same-origin", "none")
+    page = request.headers.get("origin") or request.headers.get("referer")  # an older browser
+    return page is not None and urlsplit(page).netloc != request.headers.get("host")
 
 
 def _line(status: int, text: str) -> Response:

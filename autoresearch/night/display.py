@@ -14,7 +14,7 @@ from autoresearch import words
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.sentences import improved
 from autoresearch.study.folder import StudyFolder
-from autoresearch.study.observer import Observer
+from autoresearch.study.observer import LONG, Observer, Pace
 from autoresearch.terminal.bars import RunBars
 from autoresearch.terminal.trials import trials_table
 from autoresearch.trial import Run, Trial
@@ -35,6 +35,7 @@ class Display(Observer):
         self._notes: deque[str] = deque(maxlen=NOTES)
         self._live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._began = time.monotonic()
+        self._pace, self._is_long, self._behind = Pace(), False, False
         self._read()
 
     def __enter__(self) -> Display:
@@ -55,8 +56,13 @@ class Display(Observer):
         return Group(head, self._table, self._runs.bars, *(Text(note, style="yellow") for note in self._notes))
 
     def _read(self) -> None:
-        evidence = Evidence(self.folder)
-        self._table, self._headline = trials_table(evidence, ROWS), improved(evidence)
+        """Now; a long study, where that would take too much of the night, with a later event."""
+        self._behind = self._is_long and not self._pace.is_rested
+        if not self._behind:
+            with self._pace.working():
+                evidence = Evidence(self.folder)
+                self._table, self._headline = trials_table(evidence, ROWS), improved(evidence)
+            self._is_long = len(evidence.trials) > LONG
 
     def run_started(self, run: Run, trial: Trial) -> None:
         label = words.run(run.trial, run.seed)
@@ -69,6 +75,8 @@ class Display(Observer):
 
     def progress(self, event: launcher.Progress) -> None:
         self._runs.progress(event)
+        if self._behind and self._live:
+            self._read()
 
     def run_finished(self, run: Run, result: RunResult) -> None:
         self._runs.end(run.id)

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Literal
 
 from autoresearch import words
-from autoresearch.decide import Comparison, Decision, Noise, Runs, decide, pool_noise
+from autoresearch.decide import Comparison, Decision, Noise, Runs, decide
 from autoresearch.errors import UserError
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
@@ -181,7 +181,7 @@ class StudyLoop:
             self.observer.note(message)
 
     def _write_down(self, ended: Ended[Run]) -> None:
-        self.store.finish_run(ended.run, ended.result, ended.energy, self._noise(self.store.scores()))
+        self.store.finish_run(ended.run, ended.result, ended.energy, self.folder.noise())
 
     def _judge(self) -> None:
         for trial in self.store.open_trials():
@@ -195,8 +195,7 @@ class StudyLoop:
         if failed := next((run for run in runs if run.state == "failed"), None):
             self._close_failed(trial, failed)
             return
-        scores = self.store.scores()
-        noise = self._noise(scores)
+        scores, noise = self.store.scores_now(), self.folder.noise()
         if trial.number == 0:
             self._close(trial, "complete", f"measured with {words.count(trial.n_runs, 'seed')}", noise=noise)
             return
@@ -345,6 +344,3 @@ class StudyLoop:
     def _fresh_seeds(self, number: int, count: int) -> list[tuple[int, int]]:
         first = max((run.seed for run in self.store.runs(number)), default=-1) + 1
         return [(number, seed) for seed in range(first, first + count)]
-
-    def _noise(self, scores: Mapping[int, Runs]) -> Noise:
-        return pool_noise(scores.values(), self.rule)

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import tomlkit
 
 from autoresearch.config import Settings, load_settings
+from autoresearch.decide import Noise, Runs, pool_noise
 from autoresearch.errors import StudyBusy, UserError
 from autoresearch.study.preset import load_preset, preset_names
 from autoresearch.study.store import Store
@@ -32,21 +33,23 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def home(path: Path | None = None) -> Path:
-    """Where studies live: `path`, else AUTORESEARCH_HOME, else ./trajectories."""
-    return path or Path(os.environ.get("AUTORESEARCH_HOME") or "trajectories")
+    """Where studies live: `path`, else AUTORESEARCH_HOME, else ./trajectories; symbolic links followed."""
+    # Not Path.resolve, which raises an error of its own for links that lead in a circle.
+    return Path(os.path.realpath(path or os.environ.get("AUTORESEARCH_HOME") or "trajectories"))
 
 
 class StudyFolder:
     """Opens an existing study. Raises UserError where there is none or it is damaged."""
 
     def __init__(self, home: Path, name: str) -> None:
-        self.path = _study_path(home, name).resolve()
+        self.path = Path(os.path.realpath(_study_path(home, name)))
         self.name = name
         if not (self.path / "study.db").exists():
             raise UserError(
                 f"there is no study {name!r} in {home}{_nearby(home)}: make it with `autoresearch init {name}`"
             )
         self.data_root = self.path.parent / ".data"
+        self._noise: tuple[dict[int, Runs], Noise] | None = None  # and the scores that it is of
         self.settings = load_settings(self.path / "study.toml")
         self.store = Store(self.path / "study.db")
         self.workspace = Workspace(self.path / "recipe")
@@ -71,6 +74,13 @@ class StudyFolder:
             )
         self.store.keep_menu(text)
         return text
+
+    def noise(self) -> Noise:
+        """The run-to-run deviation over all runs that are complete now."""
+        scores = self.store.scores_now()
+        if self._noise is None or self._noise[0] is not scores:
+            self._noise = scores, pool_noise(scores.values(), self.settings.decision)
+        return self._noise[1]
 
     def run_folder(self, run_id: str) -> Path:
         return self.path / "runs" / run_id
@@ -170,11 +180,14 @@ def founding(home: Path, name: str) -> Iterator[Path]:
     Raises UserError for a name that is none or taken; one from within names the settings, not the passing folder.
     """
     path = _study_path(home, name)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
     partial = home / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"no study can be made in {home} ({error.strerror}): choose another --home") from None
     try:
         yield partial
         (partial / "runs").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import overload
 
 from autoresearch import words
 from autoresearch.decide import pool_noise
@@ -29,8 +30,7 @@ def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
         measurements=[Measurement(*measured) for measured in store.measurements()],
         device=machine.kind,
     )
-    deviation = pool_noise(store.scores().values(), settings.decision).deviation
-    return _history(folder, store.trials(), parent, limits, deviation)
+    return _history(folder, store.trials_now(), parent, limits, folder.noise().deviation)
 
 
 def at(folder: StudyFolder, number: int) -> History:
@@ -61,24 +61,44 @@ def prompt_at(folder: StudyFolder, number: int) -> str:
 def _history(
     folder: StudyFolder, trials: Sequence[Trial], parent: int, limits: Limits, deviation: float | None
 ) -> History:
-    known = [_with_stderr(trial, deviation) for trial in trials]
     return History(
-        number=len(known),
+        number=len(trials),
         seed=folder.settings.seed,
         menu=folder.menu,
-        recipe=known[parent].recipe,
-        trials=known,
-        tried=_tried(known),
+        recipe=trials[parent].recipe,
+        trials=Known(trials, deviation),
+        tried=_tried(trials),
         limits=limits,
         deviation=deviation,
     )
 
 
-def _with_stderr(trial: Trial, deviation: float | None) -> Trial:
-    """From the deviation of the moment, not from the one when the trial's last run ended."""
-    if trial.val_bpb is None or not trial.n_runs:
-        return trial
-    return replace(trial, val_bpb_stderr=None if deviation is None else deviation / trial.n_runs**0.5)
+class Known(Sequence[Trial]):
+    """Trials with their standard errors from the deviation of the moment, not from that when their last run ended.
+
+    Each is made when it is asked for: of thousands, most proposers look at few.
+    """
+
+    def __init__(self, trials: Sequence[Trial], deviation: float | None) -> None:
+        self._trials, self._deviation = trials, deviation
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    @overload
+    def __getitem__(self, which: int) -> Trial: ...
+    @overload
+    def __getitem__(self, which: slice) -> Known: ...
+    def __getitem__(self, which: int | slice) -> Trial | Known:
+        if isinstance(which, slice):
+            return Known(self._trials[which], self._deviation)
+        trial = self._trials[which]
+        if trial.val_bpb is None or not trial.n_runs:
+            return trial
+        return replace(trial, val_bpb_stderr=None if self._deviation is None else self._deviation / trial.n_runs**0.5)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
 
 
 def _tried(trials: Sequence[Trial]) -> dict[str, str]:

@@ -1,8 +1,11 @@
-"""Whoever watches a study hears here what happens in it."""
+"""Whoever watches a study hears here what happens in it, and may look it through at a pace."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from autoresearch.trial import Run, Trial
 from autoresearch.workers.launcher import Progress
@@ -21,6 +24,33 @@ class Observer:
     def trial_closed(self, trial: Trial) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+# A study with more trials is looked through at a pace.
+LONG = 200
+
+
+class Pace:
+    """Keeps work that grows with the study at a small share of the night: it rests REST times as long as it took."""
+
+    REST = 20.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._rested = clock, -math.inf
+
+    @property
+    def is_rested(self) -> bool:
+        return self._clock() >= self._rested
+
+    def took(self, seconds: float) -> None:
+        """Work has just ended that took so long."""
+        self._rested = self._clock() + self.REST * seconds
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        began = self._clock()
+        yield
+        self.took(self._clock() - began)
 
 
 class Observers(Observer):

@@ -1,6 +1,7 @@
 """The database of a study, the single source of truth: all SQL of the project is in this folder."""
 
 from autoresearch.study.store.imports import Imports
+from autoresearch.study.store.latest import Latest
 from autoresearch.study.store.past import Past
 from autoresearch.study.store.promotions import Promotions
 from autoresearch.study.store.trajectory import Control, Trajectory
@@ -8,5 +9,5 @@ from autoresearch.study.store.trajectory import Control, Trajectory
 __all__ = ["Control", "Store"]
 
 
-class Store(Trajectory, Past, Imports, Promotions):
+class Store(Trajectory, Latest, Past, Imports, Promotions):
     """study.db of one study: its trajectory, also as it once stood and by whole tables, and its promotions."""

@@ -1,37 +1,24 @@
-"""A study's database file: opened, migrated, and read and written row by row."""
+"""A study's database, read and written row by row."""
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
-from autoresearch.errors import UserError
-from autoresearch.study.store.migrations import migrations
+from autoresearch.study.store.opening import open_database
 from autoresearch.trial import Clock, utc_now
 
 
 class Rows:
-    """study.db of one study. Opens (and migrates) the file, or makes it. Raises UserError if it is no database."""
+    """study.db of one study. Opens (and migrates) the file, or makes it; read_only: where nothing may be written, it is
+    there for looking. Raises UserError if it is no database."""
 
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
         self.path = path
         self.clock = clock
-        try:
-            self.db = Database(str(path))
-            self.db.enable_wal()
-            self.db.execute("PRAGMA foreign_keys = ON")
-            self.db.execute("PRAGMA busy_timeout = 10000")
-            migrations.apply(self.db)
-        except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{path} cannot be opened ({error}): the study is damaged, or the folder may not be written; "
-                "restore it from a copy, or mend its rights"
-            ) from None
+        self.db, self.read_only = open_database(path)
 
     def close(self) -> None:
         self.db.close()

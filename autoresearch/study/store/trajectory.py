@@ -284,13 +284,15 @@ class Trajectory(Rows):
 
     def measurements(self, before: int | None = None, last: int = 64) -> list[tuple[Recipe, int, float, int]]:
         """(recipe, peak memory bytes, train seconds, tokens) of the latest complete runs, or those before a tick."""
-        condition, values = ("1", []) if before is None else ("r.ended_tick < ?", [before])
+        condition, values = ("1", []) if before is None else ("ended_tick < ?", [before])
         sql = f"""
             SELECT t.recipe, r.peak_memory_bytes AS memory, r.train_seconds AS seconds, r.tokens
-            FROM runs r JOIN trials t ON t.number = r.trial
-            WHERE r.state = 'complete' AND r.peak_memory_bytes > 0 AND r.train_seconds > 0 AND r.tokens > 0
-                AND {condition}
-            ORDER BY r.ended_tick DESC LIMIT ?"""
+            FROM (
+                SELECT trial, peak_memory_bytes, train_seconds, tokens, ended_tick FROM runs
+                WHERE state = 'complete' AND peak_memory_bytes > 0 AND train_seconds > 0 AND tokens > 0 AND {condition}
+                ORDER BY ended_tick DESC LIMIT ?
+            ) r JOIN trials t ON t.number = r.trial
+            ORDER BY r.ended_tick DESC"""
         rows = self._rows(sql, [*values, last])
         return [(json.loads(row["recipe"]), row["memory"], row["seconds"], row["tokens"]) for row in rows]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from studies import GOOD, change, make_study, run_study
 
+from autoresearch.morning import reporter
 from autoresearch.morning.reporter import Reporter
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer, Observers
@@ -57,3 +59,37 @@ def test_a_report_that_cannot_be_written_is_told_once_and_the_night_goes_on(tmp_
     run_study(folder, [change("lr", GOOD), change("d_ff", 1024)], workers=1, observer=observers)
     assert [trial.state for trial in folder.store.trials()] == ["complete"] * 3
     assert sum("the report could not be written" in text for text in notes.heard) == 1
+
+
+def test_a_long_report_is_written_by_a_process_of_its_own_and_once_more_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporter, "LONG", 1)
+    folder = make_study(tmp_path / "home")
+    keeper = Reporter(folder, print)
+    run_study(folder, [change("lr", GOOD), change("d_ff", 1024)], workers=1)
+    first, *_, last = folder.store.trials()
+    keeper.trial_closed(last)
+    apart = keeper._apart
+    assert apart is not None and apart.wait(60) == 0
+    report = folder.path / "report" / "report.md"
+    assert "2 changes were trained" in report.read_text()
+    report.unlink()
+    keeper.trial_closed(last)  # it rests
+    assert keeper._apart is None and not report.exists()
+    keeper.write()
+    assert "2 changes were trained" in report.read_text()
+    keeper.trial_closed(first)
+    assert keeper._apart is None
+
+
+def test_a_long_report_that_cannot_be_written_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporter, "LONG", -1)
+    folder = make_study(tmp_path / "home")
+    (folder.path / "report").write_text("in the way")
+    heard: list[str] = []
+    keeper = Reporter(folder, heard.append)
+    keeper.trial_closed(folder.store.trials()[0])
+    keeper.write()
+    (told,) = heard
+    assert told.startswith("the report could not be written (") and "report" in told

@@ -174,11 +174,11 @@ def test_studies_live_where_the_option_says_then_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("AUTORESEARCH_HOME", raising=False)
-    assert home() == Path("trajectories")
+    assert home() == Path("trajectories").absolute()
     monkeypatch.setenv("AUTORESEARCH_HOME", "")
-    assert home() == Path("trajectories")
+    assert home() == Path("trajectories").absolute()
     monkeypatch.setenv("AUTORESEARCH_HOME", str(tmp_path))
-    assert home() == tmp_path and home(Path("here")) == Path("here")
+    assert home() == tmp_path and home(Path("here")) == Path("here").absolute()
 
 
 def test_a_study_opened_by_a_relative_path_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

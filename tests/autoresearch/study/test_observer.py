@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studies import GOOD, change, make_study, run_study
 
-from autoresearch.study.observer import Observer, Observers
+from autoresearch.study.observer import Observer, Observers, Pace
 from autoresearch.trial import Run, Trial
 from autoresearch.workers.launcher import Progress
 from trainer.protocol import RunResult
@@ -47,3 +47,15 @@ def test_all_who_watch_hear_the_same_and_one_who_does_nothing_may_watch_too(tmp_
     ]
     assert heard.index("closed 0 baseline") < heard.index("started 0001-0 of 1")
     assert any("exit code 7" in line and "once more" in line for line in heard if line.startswith("note"))
+
+
+def test_work_rests_twenty_times_as_long_as_it_took() -> None:
+    now = 100.0
+    pace = Pace(clock=lambda: now)
+    assert pace.is_rested
+    with pace.working():
+        now += 2
+    now += 39
+    assert not pace.is_rested
+    now += 1
+    assert pace.is_rested

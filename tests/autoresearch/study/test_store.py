@@ -16,7 +16,7 @@ from studies import Clock
 
 from autoresearch.config import DecisionRule
 from autoresearch.decide import Comparison, Noise, pool_noise
-from autoresearch.study.store import Store, rows
+from autoresearch.study.store import Store, opening
 from autoresearch.study.store import migrations as shipped
 from autoresearch.trial import Proposal, Recipe, Run
 from autoresearch.workers.energy import Energy
@@ -90,7 +90,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_with_what_is_in_it(
     def m999_mood(db: Database) -> None:
         db.execute("ALTER TABLE trials ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm'")
 
-    monkeypatch.setattr(rows, "migrations", newer)
+    monkeypatch.setattr(opening, "migrations", newer)
     upgraded = Store(store.path)
     assert [row["mood"] for row in upgraded.db.query("SELECT mood FROM trials")] == ["calm", "calm"]
     assert [trial.number for trial in upgraded.trials()] == [0, 1]
@@ -108,7 +108,7 @@ def test_a_migration_that_fails_changes_nothing_and_can_be_tried_again(
         raise RuntimeError("no room on disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "migrations", broken)
+        patch.setattr(opening, "migrations", broken)
         with pytest.raises(RuntimeError):
             Store(store.path)
     assert "mood" not in {row[1] for row in other(store).execute("PRAGMA table_info(trials)")}

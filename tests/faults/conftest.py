@@ -1,0 +1,21 @@
+"""What the tests of studies share."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import command_line
+import pytest
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> command_line.Command:
+    """autoresearch ARGUMENTS with an empty home and no language model."""
+    monkeypatch.setenv("AUTORESEARCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TERM", "dumb")
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return partial(command_line.run, monkeypatch, capsys)
