@@ -7,6 +7,7 @@ from autoresearch.cli import night, look, morning, machine
 from autoresearch.cli.app import app
 from autoresearch.errors import UserError
 from autoresearch.terminal.console import accept_any_encoding
+from autoresearch.terminal.streams import outlive_readers
 from rails import RailsError
 
 __all__ = ["app", "main"]
@@ -14,6 +15,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point: turns the person's mistakes into one line on stderr and exit code 2."""
+    outlive_readers()
     accept_any_encoding()
     try:
         app()

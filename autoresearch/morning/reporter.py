@@ -23,11 +23,12 @@ class Reporter(Observer):
         self._warn()
         self.write()
 
-    def write(self) -> None:
+    def write(self, *, night_is_over: bool = False) -> None:
+        """night_is_over: said by the night itself, which holds the runner's lock a moment longer."""
         from autoresearch.morning.report.page import write_report
 
         try:
-            write_report(self.folder)
+            write_report(self.folder, running=False if night_is_over else None)
             self._failed = False
         except Exception as error:  # the night goes on whatever becomes of its report
             if not self._failed:
