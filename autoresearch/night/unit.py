@@ -54,12 +54,12 @@ def install(folder: StudyFolder, environment: Mapping[str, str] = os.environ) ->
 def unit(folder: StudyFolder, command: Sequence[str], secrets: Path, environment: Mapping[str, str]) -> str:
     """The unit's text. `command`: what starts the command line; `secrets`: a file of variables that may be missing."""
     home, here = folder.path.parent, Path.cwd()
-    for given in (*command, str(home), str(here), str(secrets), environment.get("PATH", "")):
-        if not given.isprintable() or given != given.strip() or given.endswith("\\"):
-            raise UserError(
-                f"{given!r} cannot stand in a systemd unit: it ends in a blank or holds signs that none may"
-            )
     program, *arguments = command
+    for given in (*command, str(home), str(here), str(secrets), environment.get("PATH", "")):
+        # a program's name may not even be quoted in there
+        bad = given.endswith("\\") or given != given.strip() or (given == program and set(given) & set("'\"\\"))
+        if bad or not given.isprintable():
+            raise UserError(f"{given!r} cannot stand in a systemd unit: rename it, or install from elsewhere")
     start = [_quoted(program), *(_quoted(it).replace("$", "$$") for it in [*arguments, "daemon", folder.name])]
     return f"""{_mark(folder)}
 [Unit]

@@ -371,6 +371,33 @@ def test_after_the_first_run_what_numbers_depend_on_is_fixed(
         edit(small, old, new).prepare_data()
 
 
+def test_before_the_first_run_a_budget_that_the_baseline_does_not_fit_is_refused(small: StudyFolder) -> None:
+    changed = edit(small, "tokens = 200_000", "tokens = 10")
+    with pytest.raises(UserError, match=r"study\.toml: the baseline does not fit the budget: .*warmup") as told:
+        changed.prepare_data()
+    assert "\n" not in str(told.value)
+    assert json.loads(small.store.study()["settings"])["budget"] == {"tokens": 200_000}, "nothing is settled"
+    assert edit(small, "tokens = 10", "tokens = 100_000").prepare_data()
+    assert json.loads(small.store.study()["settings"])["budget"] == {"tokens": 100_000}
+
+
+def test_settings_are_read_again_whole_or_not_at_all(small: StudyFolder) -> None:
+    assert small.reread_settings() == []
+    path = small.path / "study.toml"
+    edit(small, "price_per_kwh = 0.30", "price_per_kwh = 0.40")
+    assert small.reread_settings() == ["energy"] and small.settings.energy.price_per_kwh == 0.4
+    text = path.read_text()
+    for broken in (text + "[", text.replace("tokens = 200_000", "tokens = 10"), text + "\nnonsense = 1"):
+        path.write_text(broken)
+        with pytest.raises(UserError, match=r"study\.toml"):
+            small.reread_settings()
+        assert small.settings.energy.price_per_kwh == 0.4
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"study\.toml cannot be read: Is a directory"):
+        small.reread_settings()
+
+
 def test_after_the_first_run_other_settings_may_change(small: StudyFolder) -> None:
     small.store.queue_runs([(0, 0, "reference")])
     changed = edit(small, "price_per_kwh = 0.30", "price_per_kwh = 0.40")
