@@ -26,10 +26,15 @@ def install(folder: StudyFolder, environment: Mapping[str, str] = os.environ) ->
     text = unit(folder, _command(), secrets, environment)
     if os.path.lexists(path) and not _is_own(path, text):
         raise UserError(f"{path} is there already and is not this study's: move it away, then install again")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): mend its rights, or set XDG_CONFIG_HOME"
+        ) from None
     known = [name for name in SECRETS if environment.get(name)]
     lines = [
         f"{path}:",

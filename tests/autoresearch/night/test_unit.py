@@ -81,6 +81,12 @@ def test_a_unit_of_somebody_else_is_left_alone(
     assert path.is_symlink() if theirs is None else path.read_bytes()
 
 
+def test_a_place_that_cannot_be_written_is_told(folder: StudyFolder, environment: Mapping[str, str]) -> None:
+    Path(environment["XDG_CONFIG_HOME"]).write_text("no folder")
+    with pytest.raises(UserError, match=r"mine\.service cannot be written \(Not a directory\)"):
+        install(folder, environment)
+
+
 def test_a_study_of_that_name_elsewhere_keeps_its_unit(
     folder: StudyFolder, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
