@@ -142,6 +142,8 @@ def load_settings(path: Path) -> Settings:
         raise UserError(f"{path} is missing: a study is a folder made by `autoresearch init`") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     return parse_settings(text, str(path))
 
 

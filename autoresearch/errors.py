@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class StudyBusy(UserError):
     """Another process runs this study already."""
+
+
+class BaselineFails(UserError):
+    """The baseline could not be measured in this night; the next one tries it again."""

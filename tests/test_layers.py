@@ -29,19 +29,19 @@ ORDER = [
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app", "faults"]],
-    "night": [["session", "daemon"], ["loop", "display"], ["limits"], ["__init__"]],
+    "night": [["session", "daemon"], ["loop", "display"], ["limits", "unit"], ["__init__"]],
     "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers", "sql_bounds"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [
         ["outcome"],
         ["longer_runs", "meters", "plan", "status", "trials"],
-        ["bars", "console", "signals"],
+        ["bars", "console", "signals", "streams"],
         ["__init__"],
     ],
     "evidence": [
         ["status"],
         ["sentences"],
-        ["meters", "longer_runs", "knobs", "proposers", "work"],
+        ["meters", "longer_runs", "knobs", "proposers", "work", "nights"],
         ["__init__"],
         ["evidence"],
     ],
@@ -66,7 +66,7 @@ INSIDE = {
     "proposers": [["__init__"], ["llm"], ["classic", "prompt"], ["proposer"]],
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.
-LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data"}
+LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data", "trainer.cache"}
 MOST_LINES = 400
 
 

@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
+from trainer.cache import cache_folder
 from trainer.protocol import RunRequest, cancelled_run
 
 SECONDS_BETWEEN_PROGRESS = 0.5
@@ -34,9 +34,9 @@ ENVIRONMENT = {
     # Of products prepared for shapes that may never come again: without a bound a worker grows by some MiB a run.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "1",
-    # Compiled code outlives the worker and the night: torch keys it by content, so that only a new shape is compiled.
-    "TORCHINDUCTOR_CACHE_DIR": str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "autoresearch"),
 }
+# Compiled code outlives the worker and the night: torch keys it by content, so that only a new shape is compiled.
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[CACHE] = str(cache_folder(os.environ.get(CACHE)))
     lines, events = _take_pipes()
 
     from trainer import parallel

@@ -9,6 +9,7 @@ from autoresearch.cli.app import app
 from autoresearch.cli.faults import line_of
 from autoresearch.errors import UserError
 from autoresearch.terminal.console import accept_any_encoding
+from autoresearch.terminal.streams import outlive_readers
 from rails import RailsError
 
 __all__ = ["app", "main"]
@@ -16,6 +17,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point: turns the person's mistakes into one line on stderr and exit code 2."""
+    outlive_readers()
     accept_any_encoding()
     try:
         app()

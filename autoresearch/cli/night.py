@@ -78,6 +78,7 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
     from autoresearch.night.session import Night
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.outcome import show_outcome
+    from autoresearch.terminal.signals import outlive_terminal
 
     study, console = open_own(name, home), make_console()
     try:
@@ -86,8 +87,9 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
         raise UserError(f"--until {error}") from None
     asked = {"trials": trials, "hours": hours}
     limits = study.settings.limits.model_copy(update={key: value for key, value in asked.items() if value is not None})
-    reason = night(study, console, lambda display: Night(study, display, limits=limits, until=end))
-    show_outcome(console, study, reason)
+    with outlive_terminal():
+        reason = night(study, console, lambda display: Night(study, display, limits=limits, until=end))
+        show_outcome(console, study, reason)
 
 
 def night(study: StudyFolder, console: Console, make: Callable[[Display], Night]) -> str:
@@ -104,22 +106,33 @@ def night(study: StudyFolder, console: Console, make: Callable[[Display], Night]
 
 
 @command("autoresearch daemon mine")
-def daemon(name: Name, home: Home = None) -> None:
+def daemon(
+    name: Name,
+    install: Annotated[
+        bool, typer.Option("--install", help="Write a systemd user unit that runs it, and say how to switch it on.")
+    ] = False,
+    home: Home = None,
+) -> None:
     """Run every night in the study's window (study.toml, \\[schedule]) until stopped."""
     from autoresearch.night.daemon import Daemon
     from autoresearch.night.session import Night
     from autoresearch.study.folder import RunnerLock
     from autoresearch.terminal.console import make_console, say
-    from autoresearch.terminal.signals import polite_signals
+    from autoresearch.terminal.signals import outlive_terminal, polite_signals
 
     study, console = open_own(name, home), make_console()
+    if install:
+        from autoresearch.night.unit import install as install_unit
+
+        print(install_unit(study))
+        return
 
     daemon = Daemon(
         study,
         lambda end: night(study, console, lambda display: Night(study, display, until=end, on_signal=daemon.stop)),
         partial(say, console),
     )
-    with RunnerLock(study.path, "daemon"), polite_signals(lambda name: daemon.stop()):
+    with RunnerLock(study.path, "daemon"), outlive_terminal(), polite_signals(lambda name: daemon.stop()):
         if study.store.control == "stop":
             study.store.set_control("run", "started again")
         say(console, f"daemon {daemon.run()}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from autoresearch import words
 from autoresearch.evidence.evidence import Evidence, Standing
+from autoresearch.evidence.nights import ending, trouble
 from autoresearch.evidence.sentences import improved
 from autoresearch.study.folder import StudyFolder, lock_holder
 
@@ -44,6 +45,8 @@ class Status:
     incumbent: Standing
     improved: str  # what came of it, in a sentence
     in_flight: list[str]
+    last_night: str  # why it ended; "" while one goes on
+    trouble: list[str]  # what went wrong beside the trials
     events: list[Event]
 
     @property
@@ -53,13 +56,14 @@ class Status:
 
 def status(folder: StudyFolder) -> Status:
     store, evidence = folder.store, Evidence(folder)
+    runner_pid = lock_holder(folder.path / "runner.lock")
     outcomes = [trial.outcome for trial in evidence.trials[1:]]
     return Status(
         study=evidence.study["name"],
         path=str(folder.path),
         preset=folder.settings.preset,
         control=evidence.study["control"],
-        runner_pid=lock_holder(folder.path / "runner.lock"),
+        runner_pid=runner_pid,
         daemon_pid=lock_holder(folder.path / "daemon.lock"),
         trials={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
         ideas_waiting=store.waiting_ideas(),
@@ -73,6 +77,8 @@ def status(folder: StudyFolder) -> Status:
         baseline=evidence.standing(evidence.baseline),
         incumbent=evidence.standing(evidence.incumbent),
         improved=improved(evidence),
-        in_flight=[run.id for run in store.pending_runs() if run.state == "running"],
+        in_flight=[run.id for run in store.pending_runs() if run.state == "running" and runner_pid is not None],
+        last_night=ending(evidence) if runner_pid is None else "",
+        trouble=trouble(evidence, running=runner_pid is not None),
         events=[Event(**event) for event in store.events(8)],
     )

@@ -33,14 +33,17 @@ class Reporter(Observer):
         else:
             self.write()
 
-    def write(self) -> None:
-        """Writes it here and now, after one that is being written has ended."""
+    def write(self, *, night_is_over: bool = False) -> None:
+        """Writes it here and now, after one that is being written has ended.
+
+        night_is_over: said by the night itself, which holds the runner's lock a moment longer.
+        """
         from autoresearch.morning.report.page import write_report
 
         if self._apart:
             self._hear_of(self._apart)
         try:
-            write_report(self.folder)
+            write_report(self.folder, running=False if night_is_over else None)
             self._failed = False
         except Exception as error:  # the night goes on whatever becomes of its report
             self._tell(f"{type(error).__name__}: {error}")

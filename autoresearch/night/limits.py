@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from autoresearch import words
 from autoresearch.config import LimitSettings
@@ -13,19 +15,32 @@ from autoresearch.trial import Clock, iso, utc_now
 from autoresearch.workers.energy import JOULES_PER_KWH
 
 GIB = 2**30
+SECONDS_PER_HOUR = 3600.0
+
+
+def uptime() -> float:
+    """Seconds since the machine was started, those that it slept among them; setting its clock changes nothing.
+
+    Where a system does not count its sleep (others than Linux), without it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass
 class StopRule:
-    """Asked before each new trial; what has begun is always finished. All limits count from the start of this night."""
+    """Asked before each new trial; what has begun is always finished. All limits count from the start of this night.
+
+    clock: the time of day, for the window's end and for what was written down since. seconds: for the limit in hours,
+    a clock that cannot jump. Eight hours are over eight hours later, also for a laptop that slept through some of them.
+    """
 
     folder: StudyFolder
     limits: LimitSettings
     until: datetime | None = None
     clock: Clock = utc_now
+    seconds: Callable[[], float] = uptime
 
     def __post_init__(self) -> None:
-        self._began = self.clock()
+        self._began, self._began_seconds = self.clock(), self.seconds()
         self._trials = 0
         self._requested: str | None = None
 
@@ -41,16 +56,16 @@ class StopRule:
 
     def reason(self) -> str | None:
         """Why no new trial may begin, in words; None while one may."""
-        limits, now = self.limits, self.clock()
+        limits = self.limits
         if self._requested:
             return self._requested
         if self.folder.store.control == "stop":
             return "stopped by `autoresearch stop`"
         if limits.trials is not None and self._trials >= limits.trials:
             return f"{words.count(self._trials, 'trial')} done, as asked"
-        if self.until and now >= self.until:
+        if self.until and self.clock() >= self.until:
             return f"it is {self.until.astimezone():%H:%M}, the end of the night"
-        if limits.hours is not None and now - self._began >= timedelta(hours=limits.hours):
+        if limits.hours is not None and self.seconds() - self._began_seconds >= limits.hours * SECONDS_PER_HOUR:
             return f"the limit of {limits.hours:g} hours is reached"
         if limits.kwh is not None or limits.cost is not None:
             kwh = self.folder.store.totals(iso(self._began))["joules"] / JOULES_PER_KWH

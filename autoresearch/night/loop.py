@@ -9,7 +9,7 @@ from typing import Literal
 
 from autoresearch import words
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide
-from autoresearch.errors import UserError
+from autoresearch.errors import BaselineFails
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.classic import RandomProposer
@@ -89,7 +89,7 @@ class StudyLoop:
             score_test=run.purpose == "reference",
         )
         self.store.hand_out_run(run)
-        return Task(run, request, self.settings.limits.run_seconds, run.attempts)
+        return Task(run, request, self.settings.limits.run_seconds)
 
     def _next_run(self) -> Run | None:
         """A run that waits for a worker, else one of a new trial; None where there is nothing to begin just now."""
@@ -253,7 +253,8 @@ class StudyLoop:
     def _close_failed(self, trial: Trial, run: Run) -> None:
         reason = f"seed {run.seed}: {run.failure}: {run.message}"
         if trial.number == 0:
-            raise UserError(f"the baseline itself fails ({reason}): see {self.folder.run_folder(run.id)}/worker.log")
+            log = self.folder.run_folder(run.id) / "worker.log"
+            raise BaselineFails(f"the baseline itself fails ({reason}): see {log}; the next night tries it again")
         self._close(trial, "timed_out" if run.failure == "timed_out" else "failed", reason)
 
     def _close(
@@ -306,6 +307,7 @@ class StudyLoop:
                 self._write_down(ended)
             else:
                 self.store.take_back_run(run, f"run {run.id} was cut off; it is done again")
+        self._try_baseline_again()
         for trial in running:
             if trial.state == "proposed":
                 proposal = self.store.proposal(trial.number)
@@ -317,6 +319,17 @@ class StudyLoop:
         for text in found:
             self.store.log("git", text)
             self.observer.note(text)
+
+    def _try_baseline_again(self) -> None:
+        """What an earlier night made of the baseline is no verdict on it: the machine may be well by now."""
+        failed = [run for run in self.store.runs(0) if run.state == "failed"]
+        for run in failed if self._trial(0).state == "running" else []:
+            message = (
+                f"the baseline failed last time (seed {run.seed}: {run.failure}: {run.message}); it is tried again"
+            )
+            (self.folder.run_folder(run.id) / "result.json").unlink(missing_ok=True)  # never taken for the new one's
+            self.store.queue_again(run, message)
+            self.observer.note(message)
 
     # --- small questions ---
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from autoresearch.config import LimitSettings
+from autoresearch.errors import UserError
 from autoresearch.morning.reporter import Reporter
 from autoresearch.morning.trackers import Trackers
 from autoresearch.night.limits import StopRule
@@ -14,8 +17,10 @@ from autoresearch.proposers import Proposer, make_proposer
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer, Observers
 from autoresearch.study.requests import start_workers
+from autoresearch.study.store import Store
 from autoresearch.terminal.signals import polite_signals
 from autoresearch.workers.machine import Machine, look
+from rails import clean
 
 
 class Night:
@@ -51,11 +56,11 @@ class Night:
             observers = Observers([self.observer, reporter, trackers])
             loop = StudyLoop(folder, launcher, self.proposer, self.machine, data_dir, self.stop, observers)
             try:
-                with polite_signals(self._hear):
+                with _written_down(folder.store), polite_signals(self._hear):
                     return loop.run()
             finally:
                 launcher.close()
-                reporter.write()
+                reporter.write(night_is_over=True)
 
     def _hear(self, name: str) -> None:
         self.stop.request(f"ended by {name}")
@@ -63,3 +68,20 @@ class Night:
         self.observer.note(
             f"{name}: finishing the trials in flight; once more to end at once (nothing is lost either way)"
         )
+
+
+@contextmanager
+def _written_down(store: Store) -> Iterator[None]:
+    """That a night begins, and why it ends where the loop cannot say so itself."""
+    store.log("began", f"a night begins in process {os.getpid()}")
+    try:
+        yield
+    except BaseException as error:
+        kind, why = "ended", "ended at once by a second signal"
+        if isinstance(error, UserError):
+            why = str(error)
+        elif isinstance(error, Exception):
+            kind, why = "night_lost", clean(f"{type(error).__name__}: {error}", 300).rstrip(": ")
+        with suppress(Exception):  # the error itself may be that nothing can be written
+            store.log(kind, why)
+        raise

@@ -93,6 +93,15 @@ class StudyFolder:
                 "make one of your own with `autoresearch init`"
             )
 
+    def reread_settings(self) -> list[str]:
+        """Takes over study.toml as it stands now; returns the settings in it that are others than before. Raises
+        UserError, and all stays as it was, for a file that is broken or changes what cannot change any more."""
+        found = load_settings(self.path / "study.toml")
+        self._changed_terms(found)
+        changed = [name for name in Settings.model_fields if getattr(found, name) != getattr(self.settings, name)]
+        self.settings = found
+        return changed
+
     def prepare_data(self, progress: Callable[[str, int, int], None] | None = None) -> Path:
         """The study's prepared text; made when it is missing. Raises UserError for bad input, and if the source no
         longer gives the text that the study's numbers are about."""
@@ -125,8 +134,13 @@ class StudyFolder:
         return made
 
     def _settle_terms(self) -> None:
-        """Settings that make runs comparable may change until the first run. Raises UserError for a later change."""
-        now, then = json.loads(self.settings.model_dump_json()), json.loads(self.store.study()["settings"])
+        if changed := self._changed_terms(self.settings):
+            self.store.settle(self.settings.model_dump_json(), forget_data="data" in changed)
+
+    def _changed_terms(self, settings: Settings) -> list[str]:
+        """Settings that make runs comparable may change until the first run. Raises UserError for a later change, and
+        for a budget that the baseline does not fit."""
+        now, then = json.loads(settings.model_dump_json()), json.loads(self.store.study()["settings"])
         for name in set(TERMS) - then.keys():  # a study made before there was this setting
             then[name] = Settings.model_fields[name].default
         changed = [name for name in TERMS if now[name] != then[name]]
@@ -135,8 +149,11 @@ class StudyFolder:
                 f"{self.path}/study.toml: {changed[0]} was {json.dumps(then[changed[0]])} when this study's first run "
                 "was made; with another value its numbers cannot be compared. Put it back, or start a new study"
             )
-        if changed:
-            self.store.settle(json.dumps(now), forget_data="data" in changed)
+        if "budget" in changed and (baseline := self.store.trial(0)):
+            broken = violations(baseline.recipe, self.menu, Limits(budget=settings.whole_budget))
+            if broken:
+                raise UserError(f"{self.path}/study.toml: the baseline does not fit the budget: {'; '.join(broken)}")
+        return changed
 
 
 def create_study(

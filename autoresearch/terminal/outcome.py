@@ -8,6 +8,7 @@ from rich.console import Console
 
 from autoresearch import words
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.nights import silence
 from autoresearch.evidence.sentences import improved
 from autoresearch.study.folder import StudyFolder
 from autoresearch.terminal.console import say
@@ -33,6 +34,7 @@ def show_outcome(console: Console, study: StudyFolder, reason: str) -> None:
     console.print(trials_table(evidence, last=ROWS))
     for line in (
         "",
+        *silence(evidence),
         improved(evidence),
         f"Ended: {reason}. {words.count(evidence.n_ended, 'run')} so far.",
         "",

@@ -1,4 +1,4 @@
-"""Ends work politely at the first Ctrl-C, at once at the second."""
+"""Ends work politely at the first Ctrl-C, at once at the second, and not at all for a terminal that is closed."""
 
 from __future__ import annotations
 
@@ -26,3 +26,17 @@ def polite_signals(first: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def outlive_terminal() -> Iterator[None]:
+    """A terminal that is closed ends nothing in here: SIGHUP is ignored, always, whoever started it and how.
+
+    Ignored and not handled, for so it stays in the processes that are started meanwhile (git), which share the
+    terminal. What is said to the terminal then goes nowhere: see terminal.streams.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -16,11 +16,12 @@ from rails import clean
 def status_view(status: Status) -> RenderableType:
     who = f" by process {status.runner_pid}" if status.runner_pid else ""
     who += f", daemon {status.daemon_pid}" if status.daemon_pid else ""
+    last = f"; {status.last_night}" if status.last_night else ""
     counts = ", ".join(f"{n} {words.state(outcome)}" for outcome, n in status.trials.items()) or "none yet"
     ideas = f"; {words.count(status.ideas_waiting, 'idea')} waiting" if status.ideas_waiting else ""
     cost = f", {words.money(status.cost, status.currency)}" if status.cost is not None else ""
     rows = {
-        "study": f"{status.study} ({status.preset}), {status.activity}{who}",
+        "study": f"{status.study} ({status.preset}), {status.activity}{who}{last}",
         "trials": counts + ideas,
         "baseline": _standing(status.baseline),
         "incumbent": _standing(status.incumbent),
@@ -28,6 +29,7 @@ def status_view(status: Status) -> RenderableType:
         "energy": words.energy(status.energy_joules, status.energy_sources) + cost,
         "runs": f"{words.count(status.runs, 'run')}, {words.duration(status.run_seconds)} of work",
         **({"in flight": ", ".join(status.in_flight)} if status.in_flight else {}),
+        **({"beware": " ".join(status.trouble)} if status.trouble else {}),
         "where": status.path,
     }
     events = [

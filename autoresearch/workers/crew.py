@@ -13,7 +13,8 @@ from autoresearch.workers.launcher import Launcher, Progress
 from trainer.protocol import RunRequest, RunResult
 
 POLL_SECONDS = 0.5
-# Times that a run is handed out before a worker's death is the run's failure.
+# Times that a run is handed out in one night before a worker's death is the run's failure. What an earlier night
+# handed out does not count: that its runner was killed says nothing against the run.
 MAX_ATTEMPTS = 2
 
 # The caller's own record of a run.
@@ -27,7 +28,6 @@ class Task(Generic[R]):
     run: R
     request: RunRequest
     timeout_seconds: float
-    attempts: int = 0  # times that it has been handed out before
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Crew(Generic[R]):
     def submit(self, task: Task[R]) -> None:
         """Hands out one run, which a worker must be free for."""
         run_id = task.request.run_id
-        self._attempts[run_id] = 1 + max(task.attempts, self._attempts.get(run_id, 0))
+        self._attempts[run_id] = 1 + self._attempts.get(run_id, 0)
         self.in_flight[run_id] = task.run
         self._launcher.submit(task.request, task.timeout_seconds)
 

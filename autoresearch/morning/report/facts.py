@@ -9,6 +9,7 @@ from autoresearch import words
 from autoresearch.evidence import Evidence, Standing, sentences
 from autoresearch.evidence.longer_runs import LongerRow, LongerRuns, divergence_text, longer_runs
 from autoresearch.evidence.meters import Meters, measure
+from autoresearch.evidence.nights import ending, trouble
 from autoresearch.evidence.proposers import ProposerRecord, proposer_records
 from autoresearch.evidence.work import work
 from autoresearch.morning.report.curves import Curve, curves
@@ -125,14 +126,17 @@ class ReportFacts:
     noise: str
 
 
-def facts(folder: StudyFolder) -> ReportFacts:
+def facts(folder: StudyFolder, running: bool | None = None) -> ReportFacts:
+    """running: whether a night goes on; None: as the runner's lock tells."""
     evidence = Evidence(folder)
+    if running is None:
+        running = lock_holder(folder.path / "runner.lock") is not None
     meters, promotions, parts = measure(evidence), longer_runs(folder), work(evidence)
     return ReportFacts(
-        study=_study(evidence),
+        study=_study(evidence, running),
         headline=sentences.headline(evidence, meters),
         not_this=sentences.not_this(evidence, promotions),
-        warnings=sentences.warnings(evidence, meters),
+        warnings=[*trouble(evidence, running), *sentences.warnings(evidence, meters)],
         standings=_standings(evidence),
         incumbent=evidence.incumbent.number,
         verdict=meters.verdict,
@@ -154,9 +158,8 @@ def facts(folder: StudyFolder) -> ReportFacts:
     )
 
 
-def _study(evidence: Evidence) -> StudyFacts:
-    folder, source = evidence.folder, evidence.source
-    running, control = lock_holder(folder.path / "runner.lock") is not None, evidence.study["control"]
+def _study(evidence: Evidence, running: bool) -> StudyFacts:
+    folder, source, control = evidence.folder, evidence.source, evidence.study["control"]
     in_flight = sum(run.state == "running" for run in folder.store.pending_runs())
     devices = sorted({run.device for runs in evidence.runs.values() for run in runs if run.device})
     as_of = _as_of(evidence)
@@ -165,7 +168,8 @@ def _study(evidence: Evidence) -> StudyFacts:
         words.budget(evidence.budget) if evidence.budget else "",
         f"on {', '.join(clean(device, 80) for device in devices)}" if devices else "",
         "" if source else words.activity(running, control),
-        f"{words.count(in_flight, 'run')} in flight" if in_flight else "",
+        f"{words.count(in_flight, 'run')} {'in flight' if running else 'cut off'}" if in_flight else "",
+        ending(evidence) if not running else "",
         f"as of {words.moment(as_of)}" if as_of else "",
     )
     return StudyFacts(

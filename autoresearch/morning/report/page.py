@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.facts import to_bytes
 from autoresearch.study.folder import StudyFolder
+from trainer.cache import cache_folder
 
 if TYPE_CHECKING:
     from autoresearch.morning.report.detail import TrialDetail
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 SCRIPTS = ("page.js", "pictures.js", "trials.js", "live.js")
 
 
-def write_report(folder: StudyFolder) -> Path:
-    """Writes report/index.html and report/report.md in the study's folder, each whole or not at all; the former."""
+def write_report(folder: StudyFolder, *, running: bool | None = None) -> Path:
+    """Writes report/index.html and report/report.md in the study's folder, each whole or not at all; the former.
+
+    running: whether a night goes on; None: as the runner's lock tells.
+    """
     from autoresearch.morning.report.detail import details
     from autoresearch.morning.report.facts import facts
     from autoresearch.morning.report.markdown import markdown
 
-    known = facts(folder)
+    known = facts(folder, running)
     target = folder.path / "report"
     target.mkdir(exist_ok=True)
     _put(target / "report.md", markdown(known))
@@ -103,18 +107,18 @@ def _charts() -> str:
 
 
 def _remembered(name: str, make: Callable[[], str]) -> str:
-    """What `make` gives, from ~/.cache where these versions made it before: making it takes seconds, each start."""
+    """What `make` gives, from the cache where these versions made it before: making it takes seconds, each start."""
     made_by = [version("altair"), version("vl-convert-python"), _asset("charts.py"), _asset("page.py")]
     key = hashlib.sha256("\n".join(made_by).encode()).hexdigest()[:16]
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "autoresearch" / "report"
-    path = home / f"{key}-{name}"
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8")
-    text = make()
-    with suppress(OSError):  # a home that cannot be written to costs the seconds, not the report
-        home.mkdir(parents=True, exist_ok=True)
+    text = None
+    with suppress(OSError):  # where nothing at all can be written, that costs the seconds, not the report
+        path = cache_folder() / "report" / f"{key}-{name}"
+        with suppress(FileNotFoundError):
+            return path.read_text(encoding="utf-8")
+        text = make()
+        path.parent.mkdir(exist_ok=True)
         _put(path, text)
-    return text
+    return make() if text is None else text
 
 
 @cache

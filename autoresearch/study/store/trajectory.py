@@ -227,6 +227,17 @@ class Trajectory(Rows):
             self.db.execute("UPDATE runs SET state = 'queued' WHERE trial = ? AND seed = ?", [run.trial, run.seed])
             self._event("worker_lost", message, run.trial)
 
+    def queue_again(self, run: Run, message: str) -> None:
+        """A run that failed waits for a worker once more, as if it had never ended, but for the energy it took."""
+        ended = ("failure", "failed_step", "curve", "versions", "finished_at", "ended_tick")
+        with self.db.atomic():
+            self.db.execute(
+                f"UPDATE runs SET state = 'queued', message = '', {', '.join(f'{name} = NULL' for name in ended)} "
+                "WHERE trial = ? AND seed = ?",
+                [run.trial, run.seed],
+            )
+            self._event("baseline_again", message, run.trial)
+
     def finish_run(self, run: Run, result: RunResult, energy: Energy, noise: Noise | None = None) -> None:
         """Writes a run's result; the sums of a trial that is complete already (an incumbent) follow it."""
         measured = {
@@ -241,7 +252,8 @@ class Trajectory(Rows):
         with self.db.atomic():
             tick = self._next_tick()
             self.db.execute(
-                f"UPDATE runs SET state = ?, energy_joules = ?, energy_source = ?, curve = ?, versions = ?, "
+                "UPDATE runs SET state = ?, energy_joules = COALESCE(energy_joules, 0) + ?, energy_source = ?, "
+                "curve = ?, versions = ?, "
                 f"finished_at = ?, ended_tick = ?, {', '.join(f'{name} = ?' for name in measured)} "
                 "WHERE trial = ? AND seed = ?",
                 [
@@ -320,6 +332,11 @@ class Trajectory(Rows):
 
     def events(self, last: int = 20) -> list[dict[str, Any]]:
         return self._rows("SELECT * FROM (SELECT * FROM events ORDER BY id DESC LIMIT ?) ORDER BY id", [last])
+
+    def events_of(self, *kinds: str) -> list[dict[str, Any]]:
+        """All events of these kinds, in order."""
+        marks = ", ".join("?" for _ in kinds)
+        return self._rows(f"SELECT * FROM events WHERE kind IN ({marks}) ORDER BY id", kinds)
 
     # --- rows ---
 

@@ -149,7 +149,8 @@ def test_the_status_says_what_the_study_is_at(ran: StudyFolder) -> None:
     at = query(ran, "SELECT at FROM events ORDER BY id DESC LIMIT 1")[0][0]
     as_of = f"as of {at[:10]} {at[11:16]} UTC"
     start = "5 trials, 200,000 tokens a run, on stub"
-    assert facts(ran).study.status == f"{start}, not running, {as_of}"
+    ended = "the last night ended: the script has no more answers"
+    assert facts(ran).study.status == f"{start}, not running, {ended}, {as_of}"
     with RunnerLock(ran.path):
         assert facts(ran).study.status == f"{start}, running, {as_of}"
 

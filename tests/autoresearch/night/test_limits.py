@@ -14,7 +14,7 @@ import pytest
 from studies import make_study
 
 from autoresearch.config import LimitSettings
-from autoresearch.night.limits import StopRule
+from autoresearch.night.limits import StopRule, uptime
 from autoresearch.study.folder import StudyFolder
 from autoresearch.workers.energy import JOULES_PER_KWH, Energy
 from trainer.protocol import RunResult
@@ -25,6 +25,7 @@ GIB = 2**30
 class Clock:
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 10, 21, 0, tzinfo=UTC)
+        self.seconds = 5000.0  # of the clock that cannot jump
 
     def __call__(self) -> datetime:
         return self.now
@@ -45,7 +46,7 @@ def folder(tmp_path: Path, clock: Clock) -> StudyFolder:
 @pytest.fixture
 def rule(folder: StudyFolder, clock: Clock) -> Callable[..., StopRule]:
     def make(until: datetime | None = None, **limits: Any) -> StopRule:
-        return StopRule(folder, LimitSettings(**limits), until, clock)
+        return StopRule(folder, LimitSettings(**limits), until, clock, lambda: clock.seconds)
 
     return make
 
@@ -70,11 +71,27 @@ def test_without_limits_a_night_goes_on(rule: Callable[..., StopRule], clock: Cl
 
 def test_hours_count_from_the_start_of_the_night(rule: Callable[..., StopRule], clock: Clock) -> None:
     stop = rule(hours=1.5)
-    clock.now += timedelta(hours=1.5, seconds=-1)
+    clock.seconds += 1.5 * 3600 - 1
     assert stop.reason() is None
-    clock.now += timedelta(seconds=1)
+    clock.seconds += 1
     assert stop.reason() == "the limit of 1.5 hours is reached"
     assert rule(hours=1.5).reason() is None, "the next night has its own"
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_hours_are_not_those_of_a_clock_that_somebody_sets(
+    rule: Callable[..., StopRule], clock: Clock, days: int
+) -> None:
+    stop = rule(hours=1.5)
+    clock.now += timedelta(days=days)
+    assert stop.reason() is None
+    clock.seconds += 1.5 * 3600
+    assert stop.reason() == "the limit of 1.5 hours is reached"
+
+
+def test_the_machines_own_clock_for_hours_goes_on() -> None:
+    before = uptime()
+    assert 0 < before <= uptime()
 
 
 def test_the_end_of_the_window_is_a_moment_in_any_timezone(rule: Callable[..., StopRule], clock: Clock) -> None:
@@ -157,5 +174,5 @@ def test_the_first_reason_given_is_the_one_that_is_told(rule: Callable[..., Stop
 
 def test_a_reason_does_not_go_away(rule: Callable[..., StopRule], folder: StudyFolder, clock: Clock) -> None:
     stop = rule(hours=1)
-    clock.now += timedelta(hours=2)
+    clock.seconds += 2 * 3600
     assert stop.reason() == stop.reason() == "the limit of 1 hours is reached"

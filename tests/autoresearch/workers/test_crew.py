@@ -32,13 +32,12 @@ class Runs:
     def __init__(self, folder: Path, **waiting: dict[str, Any]) -> None:
         self.folder, self.knobs = folder, waiting
         self.waiting = deque(waiting)
-        self.attempts = 0
 
     def next(self) -> Task[str] | None:
         if not self.waiting:
             return None
         name = self.waiting.popleft()
-        return Task(name, request(self.folder, name, **self.knobs[name]), 600.0, self.attempts)
+        return Task(name, request(self.folder, name, **self.knobs[name]), 600.0)
 
     def work(self, crew: Crew[str]) -> Iterator[Ended[str] | Lost[str]]:
         """Until all is done."""
@@ -94,11 +93,10 @@ def test_a_run_that_kills_its_worker_again_has_failed(launcher: LocalLauncher, t
     assert {event.result.failure for event in events if isinstance(event, Ended)} == {"worker_died"}
 
 
-def test_attempts_of_earlier_nights_count(launcher: LocalLauncher, tmp_path: Path) -> None:
-    runs = Runs(tmp_path, a=DIES)
-    runs.attempts = 1
-    (end,) = runs.work(Crew(launcher))
-    assert isinstance(end, Ended) and end.result.failure == "worker_died"
+def test_attempts_of_another_night_do_not_count(launcher: LocalLauncher, tmp_path: Path) -> None:
+    for _ in range(2):
+        lost, end = Runs(tmp_path, a=DIES).work(Crew(launcher))
+        assert isinstance(lost, Lost) and isinstance(end, Ended) and end.result.failure == "worker_died"
 
 
 def test_whoever_measures_recipes_hears_of_the_first_death(launcher: LocalLauncher, tmp_path: Path) -> None:
