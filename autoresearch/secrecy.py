@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator
@@ -66,5 +67,6 @@ def _credentials(address: str) -> Iterator[str]:
 
 
 def _spellings(word: str) -> set[str]:
-    word = word.strip()
-    return {word, unquote(word), quote(unquote(word), safe="")}
+    """A text as it is, in an address, and in JSON."""
+    plain = unquote(word.strip())
+    return {word.strip(), plain, quote(plain, safe=""), json.dumps(plain)[1:-1]}

@@ -10,8 +10,8 @@ MOST = 2**53
 
 
 def storable(text: str) -> str:
-    """Untrusted text kept as it is, but for lone surrogates, which no UTF-8 can hold, and NUL, where SQL ends."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    """Untrusted text kept as it is, but for lone surrogates, which no UTF-8 can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def beginning(text: str, most_bytes: int) -> str:

@@ -8,9 +8,9 @@ from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.background import in_background
 from autoresearch.proposers.classic import RandomProposer
 from autoresearch.trial import History, Proposal
+from autoresearch.workers.crew import POLL_SECONDS
 from rails import clean
 
-# How often the night looks for an answer while it waits for other things too.
 LOOK_SECONDS = 0.05
 
 
@@ -20,6 +20,11 @@ class Asking:
     def __init__(self, proposer: Proposer) -> None:
         self.proposer = proposer
         self._question: Future[Proposal] | None = None
+
+    @property
+    def look_seconds(self) -> float:
+        """How long the night may wait for other things before it looks for an answer."""
+        return POLL_SECONDS if self._question is None else LOOK_SECONDS
 
     @property
     def is_thinking(self) -> bool:

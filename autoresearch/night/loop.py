@@ -11,7 +11,7 @@ from typing import Literal
 from autoresearch import words
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide, pool_noise
 from autoresearch.errors import UserError
-from autoresearch.night.asking import LOOK_SECONDS, Asking
+from autoresearch.night.asking import Asking
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.study import history, messages
@@ -19,7 +19,7 @@ from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
 from autoresearch.trial import History, Purpose, Run, Trial, TrialState, from_iso
-from autoresearch.workers.crew import POLL_SECONDS, Crew, Ended, Lost, Task, left_behind
+from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.launcher import Launcher, Progress
 from autoresearch.workers.machine import Machine
 from rails import gate, recipe_key, render_recipe
@@ -60,7 +60,7 @@ class StudyLoop:
                 self.asking.abandon()
                 self.store.log("ended", reason)
                 return reason
-            match self.crew.next_event(LOOK_SECONDS if self.asking.is_thinking else POLL_SECONDS):
+            match self.crew.next_event(self.asking.look_seconds):
                 case Progress() as event:
                     self.observer.progress(event)
                 case Lost(run, message):
@@ -145,7 +145,7 @@ class StudyLoop:
         )
         if not verdict.passed:
             self.store.block_trial(number, verdict)
-            self._blocked_in_a_row += 1
+            self._blocked_in_a_row += self._trial(number).proposer != "queue"  # a person's do not end the night
             if self._blocked_in_a_row >= MAX_BLOCKED_IN_A_ROW:
                 self.stop.request(
                     f"{MAX_BLOCKED_IN_A_ROW} proposals in a row were blocked, the last because {verdict.reason}"

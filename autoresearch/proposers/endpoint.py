@@ -59,7 +59,7 @@ class ChatEndpoint:
         self._connect: Callable[[], openai.OpenAI] = lambda: openai.OpenAI(
             base_url=url,
             api_key=key or "none",  # a local server wants no key
-            default_query=dict(parse_qsl(parameters)) or None,
+            default_query=dict(parse_qsl(parameters, keep_blank_values=True)) or None,
             timeout=timeout_seconds,
             max_retries=max_retries,  # with exponential backoff, also on 429 and 5xx
             http_client=_BoundedClient(timeout_seconds),

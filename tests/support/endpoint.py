@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from studies import change
 
+from autoresearch.study.folder import StudyFolder
+
 Answer = Callable[[dict[str, Any]], tuple[int, str]]
 # Writes an answer, or what passes for one, byte by byte; the event is set when the server closes.
 Reply = Callable[[BaseHTTPRequestHandler, threading.Event], None]
@@ -79,3 +81,10 @@ def completion(text: str) -> str:
     return json.dumps(
         {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
     )
+
+
+def assert_nowhere(secret: str, folder: StudyFolder, *texts: str) -> None:
+    """Not in any file of the study but the person's own study.toml, nor in what was shown."""
+    files = [path for path in folder.path.rglob("*") if path.is_file() and path.name != "study.toml"]
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
+    assert [text for text in texts if secret in text] == []

@@ -343,7 +343,7 @@ def test_only_complete_runs_are_scores(store: Store) -> None:
 
 
 def test_a_text_of_any_kind_comes_back_as_it_was(store: Store) -> None:
-    raw = "Robert'); DROP TABLE trials; -- \0 \x1b[31m \u202e \U0001f319 " + "x" * 100_000
+    raw = "Robert'); DROP TABLE trials; -- \0 \x1b[31m \u202e \U0001f319 " + "x" * 60_000
     number = store.open_trial(0, Proposal(raw, "llm", prompt=raw, model="m'o\"d"))
     proposal = store.proposal(number)
     assert proposal is not None and (proposal["raw"], proposal["prompt"], proposal["model"]) == (raw, raw, "m'o\"d")
