@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from autoresearch.errors import UserError
+from autoresearch.secrecy import without_credentials
 from trainer.protocol import BUDGET_UNITS
 
 PRESETS = Path(__file__).parent / "presets"
@@ -48,8 +49,12 @@ class ProposerSettings(Table):
     model: str | None = None
     base_url: str | None = None
     temperature: float = Field(0.7, ge=0, le=2)
-    timeout_seconds: float = Field(60.0, gt=0)
+    timeout_seconds: float = Field(60.0, gt=0)  # of a question in all, with its retries
     max_retries: int = Field(3, ge=0, le=10)
+
+    @field_serializer("base_url")
+    def _written_down(self, value: str | None) -> str | None:
+        return value and without_credentials(value)
 
 
 class LimitSettings(Table):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from rails import Limits, Menu
+from autoresearch import untrusted
+from rails import Limits, Menu, clean
 
 Value = bool | int | float | str
 Recipe = dict[str, Value]
@@ -17,6 +18,10 @@ RunState = Literal["queued", "running", "complete", "failed", "cancelled"]
 Purpose = Literal["candidate", "reference"]
 # Stands for a moment that the source of an imported study does not tell.
 EPOCH = "1970-01-01T00:00:00.000Z"
+# What is kept of a proposal and of what was shown for it; the rails take no proposal that is near as long.
+MAX_RAW_BYTES = 2**16
+MAX_PROMPT_BYTES = 2**20
+MAX_NOTES = 10
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,10 @@ class History:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a proposer answered, verbatim and untrusted, and what it was shown; None means: does not apply."""
+    """What a proposer answered, verbatim and untrusted, and what it was shown; None means: does not apply.
+
+    Whatever it is made of, it can be stored: texts are made storable and cut to size, a number that is none is None.
+    """
 
     raw: str
     proposer: str
@@ -132,6 +140,24 @@ class Proposal:
     completion_tokens: int | None = None
     idea: int | None = None
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        raw, notes = untrusted.text(self.raw), self.notes if isinstance(self.notes, list) else [self.notes]
+        kept = untrusted.beginning(raw, MAX_RAW_BYTES)
+        if kept != raw:
+            size = f"{len(raw.encode()):,} bytes"
+            notes = [f"the proposal had {size}; its first {MAX_RAW_BYTES:,} are kept", *notes]
+        vars(self).update(
+            raw=kept,
+            proposer=clean(untrusted.text(self.proposer), 80) or "unnamed",
+            prompt=self.prompt and untrusted.beginning(untrusted.text(self.prompt), MAX_PROMPT_BYTES),
+            model=self.model and clean(untrusted.text(self.model), 200),
+            latency_seconds=untrusted.seconds(self.latency_seconds),
+            prompt_tokens=untrusted.whole_number(self.prompt_tokens),
+            completion_tokens=untrusted.whole_number(self.completion_tokens),
+            idea=untrusted.whole_number(self.idea),
+            notes=[clean(untrusted.text(note)) for note in notes[:MAX_NOTES]],
+        )
 
 
 Clock = Callable[[], datetime]

@@ -23,13 +23,13 @@ ORDER = [
     ["decide"],
     ["words"],
     ["config", "trial", "facts"],
-    ["errors"],
+    ["errors", "secrecy", "untrusted"],
     ["__init__"],
 ]
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app", "faults"]],
-    "night": [["session", "daemon"], ["loop", "display"], ["limits", "unit"], ["__init__"]],
+    "night": [["session", "daemon"], ["loop", "display"], ["asking", "limits", "unit"], ["__init__"]],
     "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers", "sql_bounds"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [
@@ -63,7 +63,7 @@ INSIDE = {
         ["nvml"],
         ["__init__"],
     ],
-    "proposers": [["__init__"], ["llm"], ["classic", "prompt"], ["proposer"]],
+    "proposers": [["__init__"], ["llm"], ["endpoint"], ["background", "classic", "prompt"], ["proposer"]],
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.
 LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data", "trainer.cache"}

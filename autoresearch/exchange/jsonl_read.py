@@ -21,8 +21,8 @@ from autoresearch.exchange.source import (
     whole,
 )
 from autoresearch.study.store.imports import Row
-from autoresearch.study.store.rows import storable
 from autoresearch.trial import EPOCH, Recipe, iso
+from autoresearch.untrusted import storable
 from rails import recipe_key
 from rails.values import clean
 

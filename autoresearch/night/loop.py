@@ -10,18 +10,18 @@ from typing import Literal
 from autoresearch import words
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide
 from autoresearch.errors import BaselineFails
+from autoresearch.night.asking import Asking
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
-from autoresearch.proposers.classic import RandomProposer
 from autoresearch.study import history, messages, restore
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
-from autoresearch.trial import History, Proposal, Purpose, Run, Trial, TrialState, from_iso
+from autoresearch.trial import History, Purpose, Run, Trial, TrialState, from_iso
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.launcher import Launcher, Progress
 from autoresearch.workers.machine import Machine
-from rails import clean, gate, recipe_key, render_recipe
+from rails import gate, recipe_key, render_recipe
 
 # Runs that a new incumbent gets at once: fresh seeds that had no part in its keep, with the test text scored.
 CONFIRMATION_RUNS = 3
@@ -45,7 +45,7 @@ class StudyLoop:
         self.folder, self.store, self.workspace = folder, folder.store, folder.workspace
         self.settings, self.rule = folder.settings, folder.settings.decision
         self.crew: Crew[Run] = Crew(launcher)
-        self.proposer, self.machine, self.data_dir = proposer, machine, data_dir
+        self.asking, self.machine, self.data_dir = Asking(proposer), machine, data_dir
         self.stop = stop
         self.observer = observer or Observer()
         self._blocked_in_a_row = 0
@@ -56,9 +56,10 @@ class StudyLoop:
             for run in self.crew.hand_out(self._next_task):
                 self.observer.run_started(run, self._trial(run.trial))
             if not self.crew.in_flight and (reason := self._end()):
+                self.asking.abandon()
                 self.store.log("ended", reason)
                 return reason
-            match self.crew.next_event():
+            match self.crew.next_event(self.asking.look_seconds):
                 case Progress() as event:
                     self.observer.progress(event)
                 case Lost(run, message):
@@ -112,29 +113,24 @@ class StudyLoop:
     # --- a trial begins ---
 
     def _new_trial(self) -> bool:
-        """Asks for one proposal and puts it before the rails. False where there is none to be had."""
+        """Puts one proposal before the rails. False where there is none to be had just now."""
+        idea = self.store.next_idea()
+        if not idea and self.asking.is_thinking:
+            return False
+        # Also for an answer to an earlier question: what was tried and kept meanwhile counts.
         shown = history.now(self.folder, self.machine, self._reference)
-        proposal = self.store.next_idea()
         try:
-            proposal = proposal or self._propose(shown)
+            proposal = idea or self.asking.proposal(shown)
         except NothingLeft as error:
-            self.stop.request(str(error) or f"{self.proposer.name} has nothing more to propose")
+            self.stop.request(str(error) or f"{self.asking.proposer.name} has nothing more to propose")
+            return False
+        if proposal is None:
             return False
         number = self.store.open_trial(self._reference, proposal, shown)
         for note in proposal.notes:
             self.observer.note(note)
         self._admit(number, proposal.raw, shown)
         return True
-
-    def _propose(self, shown: History) -> Proposal:
-        try:
-            return self.proposer.propose(shown)
-        except NothingLeft:
-            raise
-        except Exception as error:  # the night goes on whatever a proposer does
-            problem = clean(f"{type(error).__name__}: {error}", 200)
-            note = f"proposer {self.proposer.name} failed ({problem}); drawn at random instead"
-            return Proposal(raw=RandomProposer().propose(shown).raw, proposer="random", notes=[note])
 
     def _admit(self, number: int, raw: str, shown: History) -> None:
         base = self._reference_commit
@@ -148,7 +144,7 @@ class StudyLoop:
         )
         if not verdict.passed:
             self.store.block_trial(number, verdict)
-            self._blocked_in_a_row += 1
+            self._blocked_in_a_row += self._trial(number).proposer != "queue"  # a person's do not end the night
             if self._blocked_in_a_row >= MAX_BLOCKED_IN_A_ROW:
                 self.stop.request(
                     f"{MAX_BLOCKED_IN_A_ROW} proposals in a row were blocked, the last because {verdict.reason}"

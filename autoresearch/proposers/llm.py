@@ -1,26 +1,32 @@
-"""Asks a language model behind any OpenAI-compatible endpoint; when it stays down the night goes on without it."""
+"""Asks a language model behind any OpenAI-compatible endpoint; while it is down or of no use others propose."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import openai
-
+from autoresearch import words
 from autoresearch.config import ProposerSettings
-from autoresearch.errors import UserError
-from autoresearch.proposers.prompt import SYSTEM, answer_schema, render, whole_prompt
+from autoresearch.proposers.endpoint import Answer, ChatEndpoint, NoAnswer, Refused
+from autoresearch.proposers.prompt import SYSTEM, answer_schema, render
 from autoresearch.proposers.proposer import Proposer
-from autoresearch.trial import History, Proposal
-from rails import clean
+from autoresearch.trial import History, Proposal, Trial
+from rails import gate
 
 NIM_URL = "https://integrate.api.nvidia.com/v1"
 NIM_MODEL = "meta/llama-3.1-8b-instruct"
-MAX_ANSWER_TOKENS = 400
+# A model that thinks first may need more than an answer takes: it gets twice as many until it has answered.
+ANSWER_TOKENS = 400
+MOST_ANSWER_TOKENS = 12_800
 # Proposals made without the endpoint before it is tried again: an outage must not cost every trial its timeouts.
 TRIALS_BETWEEN_ATTEMPTS = 5
+# Answers that were blocked, one after the other, before the model is left alone for a while; each further one doubles
+# the while.
+USELESS_ANSWERS = 5
+MOST_TRIALS_BETWEEN_ATTEMPTS = 80
 
 
 class LlmProposer:
@@ -28,71 +34,118 @@ class LlmProposer:
     (OPENAI_BASE_URL, AUTORESEARCH_MODEL, OPENAI_API_KEY); the default is NIM's Llama 3.1 8B."""
 
     name = "llm"
+    is_slow = True
 
     def __init__(self, settings: ProposerSettings, fallback: Proposer) -> None:
         self.model = settings.model or os.environ.get("AUTORESEARCH_MODEL") or NIM_MODEL
-        self.base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or NIM_URL
+        self._endpoint = ChatEndpoint(
+            settings.base_url or os.environ.get("OPENAI_BASE_URL") or NIM_URL,
+            os.environ.get("OPENAI_API_KEY"),
+            settings.timeout_seconds,
+            settings.max_retries,
+        )
         self._temperature = settings.temperature
         self._fallback = fallback
+        self._has_been_asked = False
         self._retry_at = 0
         self._schema_works = True
-        try:
-            self._client = openai.OpenAI(
-                base_url=self.base_url,
-                api_key=os.environ.get("OPENAI_API_KEY") or "none",  # a local server wants no key
-                timeout=settings.timeout_seconds,
-                max_retries=settings.max_retries,  # with exponential backoff, also on 429 and 5xx
-            )
-        except (openai.OpenAIError, ValueError) as error:
-            raise UserError(f"the language model's address {self.base_url!r} cannot be used: {error}") from None
+        self._tokens, self._most_tokens = ANSWER_TOKENS, MOST_ANSWER_TOKENS
 
     def propose(self, history: History) -> Proposal:
         if history.number < self._retry_at:
             return self._fallback.propose(history)
-        prompt = render(history)
-        started = time.monotonic()
+        # A night begins with a question, whatever the last one ended with: a person may have mended it.
+        if self._has_been_asked and history.number < (until := self._useless_until(history.trials)):
+            return self._instead(history, until)
+        self._has_been_asked = True
+        prompt, started = render(history), time.monotonic()
         try:
             answer = self._ask(prompt, history)
-            content = answer.choices[0].message.content or ""
-            if not isinstance(content, str):
-                raise TypeError("its answer is no text")
-        except (openai.OpenAIError, IndexError, AttributeError, TypeError, ValueError) as error:
-            # The last four: an endpoint that answers 200 with something else than a chat completion.
+        except NoAnswer as error:
             self._retry_at = history.number + TRIALS_BETWEEN_ATTEMPTS
             note = (
-                f"{self.base_url} does not answer ({type(error).__name__}: {clean(str(error), 200)}); "
+                f"{self._endpoint.address} does not answer ({error}); "
                 f"{self._fallback.name} proposes until trial {self._retry_at}"
             )
             return replace(self._fallback.propose(history), notes=[note])
+        cut = self._endpoint.secrets.cut
         return Proposal(
-            raw=content,
+            raw=cut(answer.text),
             proposer=self.name,
-            prompt=whole_prompt(history),
-            model=self.model,
+            prompt=cut(f"{SYSTEM}\n\n{prompt}"),
+            model=cut(self.model),
             latency_seconds=time.monotonic() - started,
-            prompt_tokens=_count(answer.usage, "prompt_tokens"),
-            completion_tokens=_count(answer.usage, "completion_tokens"),
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
         )
 
-    def _ask(self, prompt: str, history: History) -> Any:
-        request: Any = {
+    def hang_up(self) -> None:
+        """Ends the question that is being asked, if any."""
+        self._endpoint.hang_up()
+
+    # --- a model of no use ---
+
+    def _useless_until(self, trials: Sequence[Trial]) -> int:
+        """The trial for which the model is asked again, told from what became of its last answers; 0: it may be now."""
+        answers = [trial for trial in trials if trial.proposer == self.name]
+        blocked = _blocked_at_the_end(answers)
+        if blocked < USELESS_ANSWERS:
+            return 0
+        pause = min(TRIALS_BETWEEN_ATTEMPTS * 2 ** (blocked - USELESS_ANSWERS), MOST_TRIALS_BETWEEN_ATTEMPTS)
+        return answers[-1].number + 1 + pause
+
+    def _instead(self, history: History, until: int) -> Proposal:
+        """The fallback's proposal; the first since the model's last answer says why."""
+        proposal = self._fallback.propose(history)
+        last = max(trial.number for trial in history.trials if trial.proposer == self.name)
+        if any(trial.proposer == proposal.proposer for trial in history.trials if trial.number > last):
+            return proposal
+        blocked = _blocked_at_the_end([trial for trial in history.trials if trial.proposer == self.name])
+        answers = words.count(blocked, "answer was", "answers were")
+        note = f"the last {answers} blocked ({self.model}); {self._fallback.name} proposes until trial {until}"
+        return replace(proposal, notes=[self._endpoint.secrets.cut(note)])
+
+    # --- a question ---
+
+    def _ask(self, prompt: str, history: History) -> Answer:
+        """Asks once more, with more tokens, while they are used up before there is anything to read.
+
+        Raises NoAnswer."""
+        answer = self._ask_once(prompt, history, self._tokens)
+        while answer.cut_off and self._tokens < self._most_tokens and not _is_readable(answer.text, history):
+            try:
+                answer = self._ask_once(prompt, history, 2 * self._tokens)
+            except Refused:  # more than the model has room for
+                self._most_tokens = self._tokens
+                break
+            self._tokens *= 2
+        return answer
+
+    def _ask_once(self, prompt: str, history: History, tokens: int) -> Answer:
+        request: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}],
             "temperature": self._temperature,
-            "max_tokens": MAX_ANSWER_TOKENS,
+            "max_tokens": tokens,
             "seed": history.number,
         }
-        if self._schema_works:
-            schema: Any = {"name": "proposal", "strict": True, "schema": answer_schema(history)}
-            try:
-                form: Any = {"type": "json_schema", "json_schema": schema}
-                return self._client.chat.completions.create(**request, response_format=form)
-            except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError):
-                self._schema_works = False  # the endpoint knows no schemas; the rails check the form anyway
-        return self._client.chat.completions.create(**request)
+        if not self._schema_works:
+            return self._endpoint.ask(request)
+        schema = {"name": "proposal", "strict": True, "schema": answer_schema(history)}
+        form = {"type": "json_schema", "json_schema": schema}
+        try:
+            return self._endpoint.ask({**request, "response_format": form})
+        except Refused:
+            answer = self._endpoint.ask(request)
+            self._schema_works = False  # the endpoint knows no schemas; the rails check the form anyway
+            return answer
 
 
-def _count(usage: Any, name: str) -> int | None:
-    """What the endpoint says that it counted; None where that is no number."""
-    value = getattr(usage, name, None)
-    return value if type(value) is int and 0 <= value < 2**53 else None
+def _blocked_at_the_end(trials: Sequence[Trial]) -> int:
+    """How many of the last trials were blocked, one after the other."""
+    passed = [n for n, trial in enumerate(trials, 1) if trial.state != "blocked"]
+    return len(trials) - max(passed, default=0)
+
+
+def _is_readable(raw: str, history: History) -> bool:
+    return gate(raw, history.recipe, history.menu, history.tried, history.limits).rail != "schema"

@@ -12,7 +12,11 @@ class NothingLeft(Exception):
 
 
 class Proposer(Protocol):
-    """`propose` may be slow; what it returns is data, never trusted. Raises NothingLeft to end the night."""
+    """`propose` may be slow; what it returns is data, never trusted. Raises NothingLeft to end the night.
+
+    One that says so (`is_slow = True`) is asked in a thread of its own, while runs go on; its `hang_up()`, where it has
+    one, is called from another thread when nobody waits for the answer any more.
+    """
 
     name: str
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from autoresearch.errors import UserError
-from autoresearch.study.store.rows import Rows
+from autoresearch.study.store.rows import Rows, answered
 from autoresearch.study.store.ticks import number_moments
 
 Row = dict[str, Any]
@@ -45,7 +45,8 @@ class Imports(Rows):
         """Every column of every row, in the order of the trials; of proposals those that became trials."""
         order = {"trials": "number", "proposals": "trial", "runs": "trial, seed"}[table]
         where = "trial IS NOT NULL" if table == "proposals" else "1"
-        return self._rows(f"SELECT * FROM {table} WHERE {where} ORDER BY {order}")
+        rows = self._rows(f"SELECT * FROM {table} WHERE {where} ORDER BY {order}")
+        return [answered(row) for row in rows] if table == "proposals" else rows
 
     def _insert_all(self, table: str, rows: Iterable[Row]) -> None:
         rows = list(rows)

@@ -185,6 +185,6 @@ def m006_logical_time(db: Database) -> None:
 
 
 @migrations()
-def m009_menu_text(db: Database) -> None:
+def m007_menu_text(db: Database) -> None:
     # menu.toml as the study began with it; NULL: made before this was kept, and not opened since
     db.execute("ALTER TABLE studies ADD COLUMN menu TEXT")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from autoresearch import untrusted
 from autoresearch.study.store.opening import open_database
 from autoresearch.trial import Clock, utc_now
 
@@ -48,6 +49,9 @@ def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def storable(text: str) -> str:
-    """Untrusted text kept as it is, but for lone surrogates, which no UTF-8 can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def answered(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of proposals with each value of its column's kind: SQLite keeps a text where a number belongs, and what an
+    endpoint counted was once written down as it came."""
+    texts = {name: untrusted.text(row[name]) for name in ("raw", "prompt", "model") if row[name] is not None}
+    counts = {name: untrusted.whole_number(row[name]) for name in ("prompt_tokens", "completion_tokens")}
+    return row | texts | counts | {"latency_seconds": untrusted.seconds(row["latency_seconds"])}

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from autoresearch.decide import Comparison, Noise, Runs
-from autoresearch.study.store.rows import Rows, sha256_of, storable
+from autoresearch.study.store.rows import Rows, answered, sha256_of
 from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import History, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
 from autoresearch.workers.energy import Energy
@@ -124,7 +124,7 @@ class Trajectory(Rows):
             else:
                 self._insert(
                     "proposals", **terms,
-                    trial=number, proposer=proposal.proposer, prompt=proposal.prompt, raw=storable(proposal.raw),
+                    trial=number, proposer=proposal.proposer, prompt=proposal.prompt, raw=proposal.raw,
                     model=proposal.model, latency_seconds=proposal.latency_seconds,
                     prompt_tokens=proposal.prompt_tokens, completion_tokens=proposal.completion_tokens,
                     reason="", created_at=now,
@@ -194,11 +194,13 @@ class Trajectory(Rows):
         return found[0] if found else None
 
     def proposal(self, trial: int) -> dict[str, Any] | None:
-        return self._first("SELECT * FROM proposals WHERE trial = ?", [trial])
+        row = self._first("SELECT * FROM proposals WHERE trial = ?", [trial])
+        return row and answered(row)
 
     def proposals(self) -> dict[int, dict[str, Any]]:
         """Trial -> what was proposed in it, as it came."""
-        return {row["trial"]: row for row in self._rows("SELECT * FROM proposals WHERE trial IS NOT NULL")}
+        rows = self._rows("SELECT * FROM proposals WHERE trial IS NOT NULL")
+        return {row["trial"]: answered(row) for row in rows}
 
     def sources(self, trial: int | None = None) -> dict[int, str]:
         """Trial -> the text it was imported from, of all or of one; empty where the trials were run here."""

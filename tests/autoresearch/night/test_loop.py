@@ -218,6 +218,13 @@ def test_endless_blocked_proposals_end_the_night(tmp_path: Path) -> None:
     assert "25 proposals in a row were blocked" in run_study(folder, ["nonsense"] * 100)
 
 
+def test_however_many_ideas_of_a_person_are_blocked_the_night_goes_on(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    for _ in range(30):
+        folder.store.queue_idea("nonsense")
+    assert run_study(folder, proposer=RandomProposer(), trials=1) == "1 trial done, as asked"
+
+
 def test_a_persons_idea_goes_first_through_the_same_rails(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     folder.store.queue_idea(change("lr", 0.0039, "mine"))
