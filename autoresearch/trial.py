@@ -143,6 +143,7 @@ class Proposal:
 
     def __post_init__(self) -> None:
         raw, notes = untrusted.text(self.raw), self.notes if isinstance(self.notes, list) else [self.notes]
+        prompt = None if self.prompt is None else untrusted.beginning(untrusted.text(self.prompt), MAX_PROMPT_BYTES)
         kept = untrusted.beginning(raw, MAX_RAW_BYTES)
         if kept != raw:
             size = f"{len(raw.encode()):,} bytes"
@@ -150,13 +151,13 @@ class Proposal:
         vars(self).update(
             raw=kept,
             proposer=clean(untrusted.text(self.proposer), 80) or "unnamed",
-            prompt=self.prompt and untrusted.beginning(untrusted.text(self.prompt), MAX_PROMPT_BYTES),
-            model=self.model and clean(untrusted.text(self.model), 200),
+            prompt=prompt,
+            model=None if self.model is None else clean(untrusted.text(self.model), 200),
             latency_seconds=untrusted.seconds(self.latency_seconds),
             prompt_tokens=untrusted.whole_number(self.prompt_tokens),
             completion_tokens=untrusted.whole_number(self.completion_tokens),
             idea=untrusted.whole_number(self.idea),
-            notes=[clean(untrusted.text(note)) for note in notes[:MAX_NOTES]],
+            notes=[said for note in notes[:MAX_NOTES] if (said := clean(untrusted.text(note)))],
         )
 
 

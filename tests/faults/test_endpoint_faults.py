@@ -109,7 +109,10 @@ def test_there_are_sixty_faults_and_more() -> None:
     assert len(ANSWERS) + len(NO_ANSWERS) + len(LATE) >= 60
 
 
-@pytest.mark.parametrize("value", [None, 17, b"\xff{}", ["a", {"text": "b"}], {"x": {1, 2}}, object(), "\ud800\0"])
+ODD_VALUES = [None, 0, [], 17, b"\xff{}", ["a", {"text": "b"}], {"x": {1, 2}}, object(), "\ud800\0"]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
 def test_a_proposal_of_anything_can_be_written_down(value: Any, study: StudyFolder) -> None:
     proposal = Proposal(value, value, value, value, value, value, value, notes=value)
     assert type(proposal.raw) is type(proposal.proposer) is str and proposal.proposer
