@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from git import Git, GitCommandError
@@ -28,10 +29,6 @@ OPTIONS = [
     "commit.gpgSign=false",
     "tag.gpgSign=false",
     "gc.auto=0",
-    # On the disk before the database speaks of it. Git before 2.36 knows only the second name.
-    "core.fsync=loose-object,reference,index,pack,pack-metadata",
-    "core.fsyncObjectFiles=true",
-    "core.fsyncMethod=fsync",
     # Caches that may outlive what they tell of.
     "core.commitGraph=false",
     "core.multiPackIndex=false",
@@ -304,7 +301,14 @@ class Workspace:
         return output
 
     def _words(self, command: str, *arguments: str) -> list[str]:
-        return ["git", *(part for option in OPTIONS for part in ("-c", option)), command, *arguments]
+        return ["git", *(part for option in (*OPTIONS, _flushed()) for part in ("-c", option)), command, *arguments]
+
+
+@cache
+def _flushed() -> str:
+    """What git writes is on the disk before the database speaks of it. Before 2.36 git could flush objects alone."""
+    new = Git().version_info >= (2, 36)
+    return "core.fsync=loose-object,reference,index,pack,pack-metadata" if new else "core.fsyncObjectFiles=true"
 
 
 def held(number: int) -> str:

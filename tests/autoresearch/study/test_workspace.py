@@ -90,6 +90,11 @@ def git(path: Path, *arguments: str) -> str:
     return subprocess.run(command, env=quiet, capture_output=True, text=True, check=True).stdout
 
 
+def git_version() -> tuple[int, ...]:
+    found = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    return tuple(int(part) for part in found.split(".")[:2])
+
+
 def snapshot(path: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
@@ -364,6 +369,14 @@ def test_a_candidate_outlives_a_gc_while_it_is_held(workspace: Workspace) -> Non
         workspace.release(1)
     git(workspace.path, "gc", "--quiet", "--prune=now")
     assert workspace.resolve([candidate]) == [None]
+
+
+def test_commits_and_references_are_flushed_without_a_word_from_git(workspace: Workspace) -> None:
+    (flushed,) = [word for word in workspace._words("commit-tree") if word.startswith("core.fsync")]
+    if git_version() >= (2, 36):
+        assert {"loose-object", "reference", "pack"} <= set(flushed.partition("=")[2].split(","))
+    done = subprocess.run(workspace._words("write-tree"), cwd=workspace.path, capture_output=True, check=True)
+    assert done.stderr == b"", "an unknown or an outdated name would be warned of"
 
 
 def test_a_folder_without_its_repository_is_called_damaged(tmp_path: Path) -> None:
