@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -75,7 +76,7 @@ def pool_noise(groups: Iterable[Runs], rule: DecisionRule) -> Noise:
     seeds the expected sum of products is correlation * variance * (n - 1).
     """
     samples = [group for group in groups if group]
-    means = [_mean([*group.values()]) for group in samples]
+    means = [_mean((*group.values(),)) for group in samples]
     level = float(np.mean(means)) if samples else 1.0
     prior_variance = (rule.prior_deviation * level) ** 2
     repeated = [(group, mean) for group, mean in zip(samples, means, strict=True) if len(group) > 1]
@@ -96,9 +97,10 @@ def pool_noise(groups: Iterable[Runs], rule: DecisionRule) -> Noise:
     return Noise(variance**0.5, float(np.clip(correlation, 0.0, MAX_CORRELATION)), dof)
 
 
-def _mean(values: Sequence[float]) -> float:
-    """numpy's, which takes its time: of most recipes there is one run."""
-    return float(np.mean(values)) if len(values) > 1 else values[0]
+@lru_cache(maxsize=2**13)
+def _mean(values: tuple[float, ...]) -> float:
+    """numpy's, which takes its time: most recipes have the runs that they had when they were last asked for."""
+    return float(np.mean(values))
 
 
 def compare(candidate: Runs, reference: Runs, noise: Noise, min_improvement: float = 0.0) -> Comparison:

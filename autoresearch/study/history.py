@@ -27,7 +27,7 @@ def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
         run_seconds=settings.limits.run_seconds,
         vocab_size=settings.data.vocab_size,
         precisions=machine.precisions,
-        measurements=[Measurement(*measured) for measured in store.measurements()],
+        measurements=[Measurement(*measured) for measured in store.measurements_now()],
         device=machine.kind,
     )
     return _history(folder, store.trials_now(), parent, limits, folder.noise().deviation)

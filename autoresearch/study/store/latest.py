@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from autoresearch.decide import Runs
 from autoresearch.study.store.rows import Rows
-from autoresearch.study.store.trajectory import trial_of
-from autoresearch.trial import Trial
+from autoresearch.study.store.trajectory import MEASUREMENTS, trial_of
+from autoresearch.trial import Recipe, Trial
 
 # What this connection writes is noted by the database itself, so that a transaction rolled back takes its notes along;
 # what others write is seen by data_version, and then all is read again.
@@ -24,11 +25,12 @@ NOTES = """
 
 
 class Latest(Rows):
-    """What `trials` and `scores` of the trajectory say, read anew only where something has changed."""
+    """What `trials`, `scores` and `measurements` of the trajectory say, read anew only where something has changed."""
 
     _version: int | None = None  # of the database when all was read; None: never
     _trials: dict[int, Trial]
     _scores: dict[int, Runs]
+    _measured: dict[tuple[int, int], tuple[int, list[Any]]]  # (trial, seed) -> tick, measurement; the latest first
 
     def trials_now(self) -> list[Trial]:
         """All trials, in their order."""
@@ -40,12 +42,17 @@ class Latest(Rows):
         self._catch_up()
         return self._scores
 
+    def measurements_now(self) -> list[tuple[Recipe, int, float, int]]:
+        """What `measurements` of the trajectory says."""
+        self._catch_up()
+        return [(self._trials[trial].recipe, *values) for (trial, _), (_, values) in self._measured.items()]
+
     def _catch_up(self) -> None:
         version = int(self.db.execute("PRAGMA data_version").fetchone()[0])
         if version != self._version:
             if self._version is None:
                 self.db.conn.executescript(NOTES)
-            self._version, self._trials, self._scores = version, {}, {}
+            self._version, self._trials, self._scores, self._measured = version, {}, {}, {}
             self._read("1", "1")
         else:
             changed = [number for (number,) in self.db.execute("SELECT number FROM changed_trials").fetchall()]
@@ -60,9 +67,15 @@ class Latest(Rows):
             self._trials[row["number"]] = self._lean(trial_of(row), row["recipe"])
         scores: dict[int, dict[int, float]] = {}
         # The + keeps SQLite from looking through all complete runs of the study.
-        sql = f"SELECT trial, seed, val_bpb FROM runs WHERE +state = 'complete' AND {of_runs} ORDER BY trial, seed"
-        for trial, seed, val_bpb in self.db.execute(sql).fetchall():
+        sql = f"""
+            SELECT trial, seed, val_bpb, ended_tick, peak_memory_bytes, train_seconds, tokens
+            FROM runs WHERE +state = 'complete' AND {of_runs} ORDER BY trial, seed"""
+        for trial, seed, val_bpb, tick, *measured in self.db.execute(sql).fetchall():
             scores.setdefault(trial, {})[seed] = val_bpb
+            if all((value or 0) > 0 for value in measured):
+                self._measured[trial, seed] = tick or 0, measured
+        latest = sorted(self._measured.items(), key=lambda found: -found[1][0])
+        self._measured = dict(latest[:MEASUREMENTS])
         if any(self._scores.get(trial) != runs for trial, runs in scores.items()):
             self._scores = dict(sorted({**self._scores, **scores}.items()))
 

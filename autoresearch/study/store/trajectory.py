@@ -18,6 +18,8 @@ from trainer.protocol import RunResult
 
 Control = Literal["run", "pause", "stop"]
 OPEN_STATES = ("proposed", "running")
+# Of the latest runs: what the prediction of memory and time rests on.
+MEASUREMENTS = 64
 _TRIAL_FIELDS = tuple(Trial.__dataclass_fields__)
 RUN_FIELDS = tuple(Run.__dataclass_fields__)
 
@@ -296,7 +298,7 @@ class Trajectory(Rows):
         rows = self._rows("SELECT trial, seed, curve FROM runs WHERE curve IS NOT NULL")
         return {(row["trial"], row["seed"]): json.loads(row["curve"]) for row in rows}
 
-    def measurements(self, before: int | None = None, last: int = 64) -> list[tuple[Recipe, int, float, int]]:
+    def measurements(self, before: int | None = None, last: int = MEASUREMENTS) -> list[tuple[Recipe, int, float, int]]:
         """(recipe, peak memory bytes, train seconds, tokens) of the latest complete runs, or those before a tick."""
         condition, values = ("1", []) if before is None else ("ended_tick < ?", [before])
         sql = f"""

@@ -29,6 +29,7 @@ class Looks(Observer):
     def look(self) -> None:
         store = self.folder.store
         assert store.trials_now() == store.trials()
+        assert store.measurements_now() == store.measurements()
         assert [*store.scores_now().items()] == [*store.scores().items()]
         assert self.folder.noise() == pool_noise(store.scores().values(), self.folder.settings.decision)
 
