@@ -197,11 +197,11 @@ def founding(home: Path, name: str) -> Iterator[Path]:
     Raises UserError for a name that is none or taken; one from within names the settings, not the passing folder.
     """
     path = _study_path(home, name)
-    if path.exists() or path.is_symlink():
-        raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
     partial = home / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     try:
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} exists already: choose another name, or go on with `autoresearch run {name}`")
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"no study can be made in {home} ({error.strerror}): choose another --home") from None

@@ -327,6 +327,8 @@ def test_a_new_trial_appears_without_reload_and_nothing_else_moves(server: httpx
     assert folder.store.trials()[-1].decision == "discard"
     _look_again(tab)
     tab.wait_for_selector("html[data-trials='19']")
+    # By itself the page may have looked while the trial was still running.
+    tab.wait_for_selector("#trials tr[data-trial='18'].discard:not(.out)")
     scores = {number: folder.store.trials()[number].val_bpb for number in (16, OUTLIER, 18)}
     assert _visible(tab) == sorted(scores, key=lambda number: scores[number] or 0.0)
     assert tab.evaluate("document.querySelector('#trial').open")
