@@ -72,7 +72,8 @@ class StudyFolder:
                 f"{self.path}/recipe: menu.toml is not the one this study began with, or lost: restore the folder "
                 "recipe from a copy, or start a new study"
             )
-        self.store.keep_menu(text)
+        if not self.store.read_only:
+            self.store.keep_menu(text)
         return text
 
     def noise(self) -> Noise:

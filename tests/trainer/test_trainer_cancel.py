@@ -33,7 +33,7 @@ def test_a_cancelled_run_ends_between_two_steps_with_its_curve_so_far_and_the_wo
     assert result.steps and result.tokens == result.steps * 4 * 32
     assert result.curve[-1][0] == result.steps and result.message == f"cancelled after step {result.steps}"
     assert result.train_seconds and result.total_seconds and result.total_seconds > result.train_seconds
-    assert result.cpu_seconds and result.peak_memory_bytes and result.step_seconds
+    assert result.cpu_seconds and result.peak_memory_bytes
 
     after = warm_worker.run(request_for(score_test=True))
     assert (after.val_bpb, after.test_bpb, after.curve) == (fresh.val_bpb, fresh.test_bpb, fresh.curve)
