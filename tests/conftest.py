@@ -1,5 +1,24 @@
-"""Torch runs on one thread in tests, as it does in workers: two that spin are slower beside other processes."""
+"""What tests share: the command line, and torch on one thread, as in workers: two that spin are slower side by side."""
+
+from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
+
+import command_line
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> command_line.Command:
+    """autoresearch ARGUMENTS with an empty home and no language model."""
+    monkeypatch.setenv("AUTORESEARCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TERM", "dumb")
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return partial(command_line.run, monkeypatch, capsys)
