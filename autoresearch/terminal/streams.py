@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -26,8 +26,11 @@ class Lasting(io.RawIOBase):
         self._gone = {errno.EPIPE, errno.EIO, errno.ENXIO} if is_terminal else {errno.EPIPE, errno.ECONNRESET}
 
     def write(self, data: ReadableBuffer, /) -> int:
+        left = memoryview(data).cast("B")
         try:
-            return os.write(self._descriptor, data)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+            return memoryview(data).nbytes
         except OSError as error:
             if error.errno not in self._gone:
                 raise
@@ -67,10 +70,11 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(Lasting(descriptor)),
+        # Without a buffer between, which refuses a signal handler that speaks while somebody else does.
+        cast("io.BufferedWriter", Lasting(descriptor)),
         encoding=stream.encoding,
         errors=stream.errors,
         newline="\n",
         line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
+        write_through=True,
     )
