@@ -9,7 +9,7 @@ SPEAKS = """
 import os, signal, sys, threading, time
 from autoresearch.terminal.streams import outlive_readers
 outlive_readers()
-signal.signal(signal.SIGUSR1, lambda number, frame: print("heard"))
+signal.signal(signal.SIGUSR1, lambda number, frame: print("heard", flush=True))
 def speak_up():
     for _ in range(300):
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -17,7 +17,7 @@ def speak_up():
 thread = threading.Thread(target=speak_up)
 thread.start()
 while thread.is_alive():
-    print("x" * 200)
+    print("x" * 200, flush=True)
 """
 
 
