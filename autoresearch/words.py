@@ -14,7 +14,6 @@ from rails import clean
 # Stands where there is nothing to tell.
 NONE = "-"
 JOULES_PER_WATT_HOUR = 3600.0
-JOULES_PER_KWH = 3.6e6
 
 
 def bpb(score: float | None) -> str:

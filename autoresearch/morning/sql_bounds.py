@@ -20,7 +20,7 @@ class Bounds:
     """A plugin of Datasette."""
 
     @staticmethod
-    @hookimpl  # type: ignore[untyped-decorator]
+    @hookimpl  # type: ignore[untyped-decorator]  # pluggy's, through Datasette
     def prepare_connection(conn: sqlite3.Connection) -> None:
         conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
         conn.setlimit(sqlite3.SQLITE_LIMIT_COLUMN, MOST_COLUMNS)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 PIPE_WIDTH = 140
-PLAIN = {"±": "+-", "→": "->", "−": "-", "×": "x", "…": "...", "━": "-"}  # noqa: RUF001
+PLAIN = {"±": "+-", "→": "->", "−": "-", "×": "x", "…": "...", "━": "-"}  # noqa: RUF001  these very signs
 
 
 def make_console() -> Console:

@@ -62,7 +62,7 @@ def outlive_readers() -> None:
 
 def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is None:  # it was closed when Python started
-        stream = open(descriptor, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+        stream = open(descriptor, "w", closefd=False, encoding="utf-8")  # noqa: SIM115  for as long as the process lives
     try:
         if stream.fileno() != descriptor or not isinstance(stream, io.TextIOWrapper):
             return stream
