@@ -29,6 +29,7 @@ class RunRequest:
     device: str = "auto"  # auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
     score: bool = True  # False: only speed and memory are wanted
     score_test: bool = False  # score the test text too, after the validation text
+    val_points: int = 0  # how often to look at the validation text on the way; not with a budget in seconds
     random_tokens: bool = False  # train on one batch of random tokens that is on the device already
     compile: bool = False  # torch.compile for the model's blocks
     tensor_parallel: int = 1  # processes that share each matrix; the worker must have been started with as many
@@ -48,6 +49,13 @@ class RunRequest:
             _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
         for name in ("score", "score_test", "random_tokens", "compile"):
             _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
+        _require(_is_whole(self.val_points) and self.val_points >= 0, "val_points", self.val_points, "0 or above")
+        _require(
+            not (self.val_points and "seconds" in self.budget),
+            "val_points",
+            self.val_points,
+            "0 with a budget in seconds: the way is known from the start only in tokens or steps",
+        )
         for name in ("tensor_parallel", "data_parallel"):
             _require(
                 _is_whole(getattr(self, name)) and getattr(self, name) > 0, name, getattr(self, name), "1 or above"
@@ -90,6 +98,7 @@ class RunResult:
     cpu_seconds: float | None = None  # processor time of this process, all threads
     peak_memory_bytes: int | None = None  # GPU memory on a GPU, resident memory on a CPU
     curve: list[list[float]] = field(default_factory=list)  # [step, mean training loss in nats per token], ~50 points
+    val_curve: list[list[float]] = field(default_factory=list)  # [step, nats per token of the validation text's start]
     device: str = ""  # of the first process
     processes: int = 1  # that did the run; memory and processor time are the first one's
     started_at: str = ""  # ISO 8601, UTC

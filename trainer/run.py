@@ -20,7 +20,7 @@ from trainer.batches import on_device, random_batches
 from trainer.data.dataset import Dataset
 from trainer.flops import flops_per_token, peak_flops
 from trainer.memory import MemoryPeak, keep_freed_memory, return_freed_memory
-from trainer.metric import bits_per_byte
+from trainer.metric import bits_per_byte, nats_per_token
 from trainer.parallel import Cost, Processes, of_first
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe
@@ -86,6 +86,7 @@ def _train_and_score(
     batches = _batches(request, recipe, dataset, device, processes)
 
     losses, clock = Losses(), StepClock(device)
+    val_curve: list[list[float]] = []
     peak = MemoryPeak(device)
 
     def watch(phase: str, step: int, steps: int, loss: float) -> None:
@@ -102,8 +103,27 @@ def _train_and_score(
             model.compile_blocks()
         facts["params"] = processes.count(list(model.parameters()))
         facts["flops_per_token"] = flops_per_token(model, recipe)
+        nats_of = processes.scoring(model)
+
+        def look(steps: int) -> None:
+            nats = nats_per_token(nats_of, dataset.val, dataset.manifest.endoftext, recipe.seq_len, device)
+            if math.isfinite(nats):
+                val_curve.append([steps, round(nats, 6)])
+
         ready = time.perf_counter()
-        spent = train(model, recipe, schedule, batches, device, losses, clock, partial(watch, "train"), processes)
+        spent = train(
+            model,
+            recipe,
+            schedule,
+            batches,
+            device,
+            losses,
+            clock,
+            partial(watch, "train"),
+            processes,
+            request.val_points,
+            look,
+        )
         facts |= {
             "first_step_seconds": ready - started + spent.first_step_seconds,
             "train_seconds": spent.seconds,
@@ -117,7 +137,6 @@ def _train_and_score(
         splits = ("val", "test") if request.score_test else ("val",) if request.score else ()
         return_freed_memory()  # or what training has freed would count on top of what scoring takes
         model.train(False)
-        nats_of = processes.scoring(model)
         scores = {f"{split}_bpb": _score(nats_of, dataset, split, recipe, device, losses, watch) for split in splits}
         facts["eval_seconds"] = time.perf_counter() - eval_started
         if not all(map(math.isfinite, scores.values())):
@@ -133,6 +152,7 @@ def _train_and_score(
             "tokens": len(losses.values) * recipe.tokens_per_step,
             "step_seconds": clock.step_seconds,
             "curve": losses.curve(),
+            "val_curve": val_curve,
             "peak_memory_bytes": peak.bytes(),
         }
 

@@ -52,6 +52,13 @@ class Schedule:
             return self.total_steps
         return max(steps_done, round(steps_done / max(1e-9, self.spent(steps_done, seconds))))
 
+    def steps_between(self, points: int) -> frozenset[int]:
+        """So many steps, evenly spread between the first and the last; none for a budget in seconds."""
+        if self.total_steps is None:
+            return frozenset()
+        shares = (point / (points + 1) for point in range(1, points + 1))
+        return frozenset(round(self.total_steps * share) for share in shares) - {0, self.total_steps}
+
     def lr(self, steps_done: int, spent: float) -> float:
         """The learning rate of the next step."""
         if steps_done <= self.warmup_steps:

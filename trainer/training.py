@@ -81,11 +81,15 @@ def train(
     clock: StepClock,
     report: Report,
     processes: Processes = ALONE,
+    looks: int = 0,
+    look: Callable[[int], None] = lambda steps: None,
 ) -> Spent:
     """Trains until the budget is spent or the loss diverges, filling `losses` and `clock`.
 
     The model is left as it should be scored: with its averaged weights where the recipe asks for them.
     batches: int64 [batch_size, seq_len + 1] on the device. report: called with steps done, steps in all, latest loss.
+    look: called with steps done at `looks` points, evenly spread between start and end, with the model as it is then;
+    its time is no part of training's.
     """
     optimizer = Optimizer(model, recipe)
     cost_of = processes.averaging(model)
@@ -103,9 +107,11 @@ def train(
         clock.read()  # last, so that a report is no part of the next step
 
     started = time.perf_counter()
+    looking_seconds = 0.0
+    steps_to_look = schedule.steps_between(looks)
 
     def seconds() -> float:
-        return time.perf_counter() - started
+        return time.perf_counter() - started - looking_seconds
 
     steps, first_step_seconds = 0, 0.0
     while (spent := schedule.spent(steps, _shared_seconds(seconds(), schedule))) < 1 and losses.diverged_at is None:
@@ -121,6 +127,15 @@ def train(
             read_losses()
         if steps == 1:
             first_step_seconds = seconds()
+        if steps in steps_to_look:
+            if unread:
+                read_losses()
+            look_started = time.perf_counter()
+            model.train(False)
+            look(steps)
+            model.train()
+            looking_seconds += time.perf_counter() - look_started
+            clock.read()
     if unread:
         read_losses()
     total_seconds = seconds()

@@ -69,6 +69,17 @@ def test_a_result_accounts_for_the_run(warm_worker: Worker, request_for: Request
     assert result.versions.keys() == {"torch", "python"}
 
 
+def test_looks_at_the_validation_text_on_the_way_change_nothing(warm_worker: Worker, request_for: RequestFor) -> None:
+    plain = warm_worker.run(request_for(dropout=0.1, score_test=True))
+    watched = warm_worker.run(request_for(dropout=0.1, score_test=True, val_points=3))
+
+    assert (watched.val_bpb, watched.test_bpb, watched.curve) == (plain.val_bpb, plain.test_bpb, plain.curve)
+    assert plain.val_curve == [] and watched.steps is not None
+    steps, nats = zip(*watched.val_curve, strict=True)
+    assert list(steps) == [round(watched.steps * share) for share in (0.25, 0.5, 0.75)]
+    assert math.log(512) > nats[0] > nats[-1] > 0
+
+
 def test_a_result_says_where_a_step_went_and_how_well_the_device_was_used(
     warm_worker: Worker, request_for: RequestFor
 ) -> None:

@@ -1,0 +1,169 @@
+"""Which recipes are recorded, with which seeds: the whole menu, joint and single changes, and around what is good."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import qmc
+
+from rails import Knob, Limits, Menu, Value, recipe_key, violations
+
+Recipe = dict[str, Value]
+Scores = Mapping[str, Sequence[float]]  # val_bpb of the complete runs so far, by recipe key
+
+SEED = 20261121
+BASELINE_SEEDS = 8
+SINGLE_POINTS = 6  # of a range; every choice of a list
+SPACE_POINTS = 280
+JOINT_POINTS = 160
+GOOD_ROUNDS, GOOD_PARENTS, GOOD_CHILDREN = 3, 24, 6
+REPEATED_BEST, REPEATED_REST = 60, 110
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run to be recorded."""
+
+    kind: str  # why the recipe is there: baseline, single, space, joint, good
+    recipe: Recipe
+    seed: int
+
+
+class Design:
+    """Rounds of runs; later ones follow from the scores of earlier ones, so the same scores give the same rounds."""
+
+    def __init__(self, menu: Menu, limits: Limits) -> None:
+        self._menu, self._limits = menu, limits
+        self._base = menu.defaults()
+        self._planned: dict[str, Planned] = {}  # the first run of each recipe
+
+    def rounds(self, scores: Callable[[], Scores]) -> Iterator[list[Planned]]:
+        """Each is to be run whole before the next is asked for. scores: of all runs until then."""
+        yield self._new("baseline", [self._base]) + _again(Planned("baseline", self._base, 0), range(1, BASELINE_SEEDS))
+        singles = self._new("single", [self._base | {name: value} for name, value in self._single_values()])
+        yield singles
+        yield self._new("space", self._space())
+        yield self._new("joint", self._joint())
+        for number in range(GOOD_ROUNDS):
+            yield self._good(number, scores())
+        yield [repeat for run in singles for repeat in _again(run, [1])]
+        yield self._repeats(scores())
+
+    def _good(self, number: int, scores: Scores) -> list[Planned]:
+        """The neighbourhood of the best recipes so far: one to three knobs moved, near or anywhere."""
+        rng = random.Random(f"{SEED}/good/{number}")
+        children: list[Recipe] = []
+        for key in _best(scores)[:GOOD_PARENTS]:
+            parent, known = self._planned[key].recipe, len(children)
+            while len(children) < known + GOOD_CHILDREN:
+                child = dict(parent)
+                for name in rng.sample(list(self._menu.knobs), rng.randint(1, 3)):
+                    child[name] = _moved(self._menu.knobs[name], parent[name], rng)
+                if self._is_new(child, children):
+                    children.append(child)
+        return self._new("good", children)
+
+    def _repeats(self, scores: Scores) -> list[Planned]:
+        """Two further seeds of the best, one of recipes spread evenly over the other ranks."""
+        order = _best(scores)
+        rest = order[REPEATED_BEST:]
+        spread = rest[:: max(1, len(rest) // REPEATED_REST)]
+        best = [repeat for key in order[:REPEATED_BEST] for repeat in _again(self._planned[key], [1, 2])]
+        return best + [repeat for key in spread for repeat in _again(self._planned[key], [1])]
+
+    def _new(self, kind: str, recipes: Sequence[Recipe]) -> list[Planned]:
+        runs = []
+        for recipe in recipes:
+            # Seeds go round, so that what a seed does can be told from what a recipe does.
+            run = Planned(kind, recipe, len(self._planned) % BASELINE_SEEDS)
+            self._planned[recipe_key(recipe)] = run
+            runs.append(run)
+        return runs
+
+    def _is_new(self, recipe: Recipe, others: Sequence[Recipe]) -> bool:
+        return (
+            recipe_key(recipe) not in self._planned
+            and recipe not in others
+            and not violations(recipe, self._menu, self._limits)
+        )
+
+    def _single_values(self) -> Iterator[tuple[str, Value]]:
+        for name, knob in self._menu.knobs.items():
+            for value in _spread(knob):
+                if value != self._base[name] and not violations(self._base | {name: value}, self._menu, self._limits):
+                    yield name, value
+
+    def _space(self) -> list[Recipe]:
+        sampler = qmc.Sobol(len(self._menu.knobs), seed=SEED)
+        found: list[Recipe] = []
+        while len(found) < SPACE_POINTS:
+            for point in sampler.random(256):
+                recipe = {
+                    name: _at(knob, float(share))
+                    for (name, knob), share in zip(self._menu.knobs.items(), point, strict=True)
+                }
+                if len(found) < SPACE_POINTS and self._is_new(recipe, found):
+                    found.append(recipe)
+        return found
+
+    def _joint(self) -> list[Recipe]:
+        rng = random.Random(f"{SEED}/joint")
+        found: list[Recipe] = []
+        while len(found) < JOINT_POINTS:
+            names = rng.sample(list(self._menu.knobs), rng.randint(2, 5))
+            recipe = self._base | {name: _at(self._menu.knobs[name], rng.random()) for name in names}
+            if self._is_new(recipe, found):
+                found.append(recipe)
+        return found
+
+
+def _again(run: Planned, after: Iterable[int]) -> list[Planned]:
+    """The same recipe with the seeds so many places on."""
+    return [Planned(run.kind, run.recipe, (run.seed + places) % BASELINE_SEEDS) for places in after]
+
+
+def _best(scores: Scores) -> list[str]:
+    means = {key: statistics.fmean(values) for key, values in scores.items()}
+    return sorted(means, key=lambda key: (means[key], key))
+
+
+def _spread(knob: Knob) -> list[Value]:
+    if knob.choices:
+        return list(knob.choices)
+    if knob.type == "int" and int(knob.high or 0) - int(knob.low or 0) < 2 * SINGLE_POINTS:
+        return list(range(int(knob.low or 0), int(knob.high or 0) + 1))
+    return [_at(knob, point / (SINGLE_POINTS - 1)) for point in range(SINGLE_POINTS)]
+
+
+def _at(knob: Knob, share: float) -> Value:
+    """The value at a share, 0 to 1, of the knob's choices or range, on its scale."""
+    if knob.choices:
+        return knob.choices[min(int(share * len(knob.choices)), len(knob.choices) - 1)]
+    assert knob.low is not None and knob.high is not None
+    if knob.scale == "log":
+        value = knob.low * (knob.high / knob.low) ** share
+    else:
+        value = knob.low + (knob.high - knob.low) * share
+    if knob.type == "int":
+        return int(min(knob.high, max(knob.low, round(value))))
+    return float(min(knob.high, max(knob.low, float(f"{value:.{DIGITS}g}"))))
+
+
+def _moved(knob: Knob, value: Value, rng: random.Random) -> Value:
+    """Half the time a step or so away, else anywhere."""
+    if rng.random() < 0.5:
+        return _at(knob, rng.random())
+    if knob.choices:
+        place = knob.choices.index(value) + rng.choice((-1, 1))
+        return knob.choices[min(max(place, 0), len(knob.choices) - 1)]
+    assert knob.low is not None and knob.high is not None and isinstance(value, int | float)
+    if knob.scale == "log":
+        share = math.log(value / knob.low) / math.log(knob.high / knob.low)
+    else:
+        share = (value - knob.low) / (knob.high - knob.low)
+    return _at(knob, min(1.0, max(0.0, share + rng.gauss(0, 0.12))))
