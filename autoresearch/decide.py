@@ -17,7 +17,7 @@ Runs = Mapping[int, float]  # seed -> val_bpb
 Action = Literal["keep", "discard", "replicate"]
 
 # Looks at the same growing data are correlated: up to seven of them, with the early stop below, spend less than
-# the false-keep allowance of two independent ones (measured by benchmarks/false_keeps.py).
+# the false-keep allowance of two independent ones (measured by benchmarks/promises.py).
 EFFECTIVE_LOOKS = 2
 # A candidate is dropped after run n when its improvement is below this many standard errors.
 FUTILITY = {1: -0.25, 2: 0.25, 3: 0.5}

@@ -2,7 +2,8 @@
 
     python -m benchmarks.search.collect FOLDER [--workers 2] [--hours 2]
 
-Each run's result is a line of FOLDER/runs.jsonl; started again it goes on where it ended. What is run, design.py says.
+Each run's result is a line of FOLDER/runs.jsonl; started again it goes on where it ended, in a new folder with the
+runs that are shipped. What is run, design.py says; table.py packs it.
 """
 
 import argparse
@@ -25,8 +26,8 @@ from trainer.data import manifest_of, prepare
 from trainer.protocol import RunRequest
 
 from .design import Design, Planned
+from .table import PRESET, recorded
 
-PRESET = "cpu-nano"
 VAL_POINTS = 4
 RUN_SECONDS = 900
 
@@ -36,8 +37,9 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        if not path.exists():
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in recorded()), "utf-8")
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         self._done = {(recipe_key(row["recipe"]), row["seed"]) for row in self.rows}
 
     def has(self, run: Planned) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from scipy.stats import qmc
 
 from rails import Knob, Limits, Menu, Value, recipe_key, violations
+
+from .space import move, value_at
 
 Recipe = dict[str, Value]
 Scores = Mapping[str, Sequence[float]]  # val_bpb of the complete runs so far, by recipe key
@@ -22,7 +23,7 @@ SPACE_POINTS = 280
 JOINT_POINTS = 160
 GOOD_ROUNDS, GOOD_PARENTS, GOOD_CHILDREN = 3, 24, 6
 REPEATED_BEST, REPEATED_REST = 60, 110
-DIGITS = 4
+STEP = 0.12  # deviation of a small move, as a share of a knob's range
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Design:
             while len(children) < known + GOOD_CHILDREN:
                 child = dict(parent)
                 for name in rng.sample(list(self._menu.knobs), rng.randint(1, 3)):
-                    child[name] = _moved(self._menu.knobs[name], parent[name], rng)
+                    child[name] = move(self._menu.knobs[name], parent[name], rng, STEP)
                 if self._is_new(child, children):
                     children.append(child)
         return self._new("good", children)
@@ -104,7 +105,7 @@ class Design:
         while len(found) < SPACE_POINTS:
             for point in sampler.random(256):
                 recipe = {
-                    name: _at(knob, float(share))
+                    name: value_at(knob, float(share))
                     for (name, knob), share in zip(self._menu.knobs.items(), point, strict=True)
                 }
                 if len(found) < SPACE_POINTS and self._is_new(recipe, found):
@@ -116,7 +117,7 @@ class Design:
         found: list[Recipe] = []
         while len(found) < JOINT_POINTS:
             names = rng.sample(list(self._menu.knobs), rng.randint(2, 5))
-            recipe = self._base | {name: _at(self._menu.knobs[name], rng.random()) for name in names}
+            recipe = self._base | {name: value_at(self._menu.knobs[name], rng.random()) for name in names}
             if self._is_new(recipe, found):
                 found.append(recipe)
         return found
@@ -137,33 +138,4 @@ def _spread(knob: Knob) -> list[Value]:
         return list(knob.choices)
     if knob.type == "int" and int(knob.high or 0) - int(knob.low or 0) < 2 * SINGLE_POINTS:
         return list(range(int(knob.low or 0), int(knob.high or 0) + 1))
-    return [_at(knob, point / (SINGLE_POINTS - 1)) for point in range(SINGLE_POINTS)]
-
-
-def _at(knob: Knob, share: float) -> Value:
-    """The value at a share, 0 to 1, of the knob's choices or range, on its scale."""
-    if knob.choices:
-        return knob.choices[min(int(share * len(knob.choices)), len(knob.choices) - 1)]
-    assert knob.low is not None and knob.high is not None
-    if knob.scale == "log":
-        value = knob.low * (knob.high / knob.low) ** share
-    else:
-        value = knob.low + (knob.high - knob.low) * share
-    if knob.type == "int":
-        return int(min(knob.high, max(knob.low, round(value))))
-    return float(min(knob.high, max(knob.low, float(f"{value:.{DIGITS}g}"))))
-
-
-def _moved(knob: Knob, value: Value, rng: random.Random) -> Value:
-    """Half the time a step or so away, else anywhere."""
-    if rng.random() < 0.5:
-        return _at(knob, rng.random())
-    if knob.choices:
-        place = knob.choices.index(value) + rng.choice((-1, 1))
-        return knob.choices[min(max(place, 0), len(knob.choices) - 1)]
-    assert knob.low is not None and knob.high is not None and isinstance(value, int | float)
-    if knob.scale == "log":
-        share = math.log(value / knob.low) / math.log(knob.high / knob.low)
-    else:
-        share = (value - knob.low) / (knob.high - knob.low)
-    return _at(knob, min(1.0, max(0.0, share + rng.gauss(0, 0.12))))
+    return [value_at(knob, point / (SINGLE_POINTS - 1)) for point in range(SINGLE_POINTS)]

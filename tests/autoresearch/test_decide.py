@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import random
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from promises import World, night
 
 from autoresearch.config import DecisionRule
 from autoresearch.decide import Noise, Runs, compare, decide, pool_noise
@@ -238,32 +235,17 @@ def test_the_interval_of_a_mean_narrows_with_its_runs() -> None:
 # --- what it comes to, over many trials ---
 
 
-@pytest.fixture(scope="module")
-def false_keeps() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "false_keeps.py"
-    spec = importlib.util.spec_from_file_location("false_keeps", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["false_keeps"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("correlation, studies", [(0.0, 15), (0.5, 5)])
-def test_recipes_that_are_all_the_same_are_almost_never_kept(
-    false_keeps: ModuleType, correlation: float, studies: int
-) -> None:
-    rng, tally = np.random.Generator(np.random.PCG64(0)), false_keeps.Tally()
-    for _ in range(studies):
-        tally += false_keeps.study(rng, 100, 0.0, correlation, RULE)
-    assert tally.trials == 100 * studies
-    assert tally.kept <= 0.02 * tally.trials
-    assert tally.candidate_runs <= 2.5 * tally.trials, "and a worthless trial is cheap"
+@pytest.mark.parametrize("correlation, nights", [(0.0, 15), (0.5, 5)])
+def test_recipes_that_are_all_the_same_are_almost_never_kept(correlation: float, nights: int) -> None:
+    told = [night(World("the same", correlation=correlation), 100, seed) for seed in range(nights)]
+    trials = [trial for each in told for trial in each.trials]
+    assert len(trials) == 100 * nights
+    assert sum(trial.kept for trial in trials) <= 0.02 * len(trials)
+    assert sum(trial.runs for trial in trials) <= 2.5 * len(trials), "and a worthless trial is cheap"
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
-def test_a_gain_of_two_deviations_is_kept_nearly_always(false_keeps: ModuleType, correlation: float) -> None:
-    rng, tally = np.random.Generator(np.random.PCG64(0)), false_keeps.Tally()
-    for _ in range(5):
-        tally += false_keeps.study(rng, 50, 2.0, correlation, RULE)
-    assert tally.kept >= 0.85 * tally.trials
+def test_a_gain_of_two_deviations_is_kept_nearly_always(correlation: float) -> None:
+    told = [night(World("better", gain=2.0, correlation=correlation), 50, seed) for seed in range(5)]
+    trials = [trial for each in told for trial in each.trials]
+    assert sum(trial.kept for trial in trials) >= 0.85 * len(trials)

@@ -1,0 +1,91 @@
+"""The menu as a cube: each knob a number from 0 to 1 on its own scale, choices in their order."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autoresearch.trial import Recipe
+from rails import Knob, Limits, Menu, Value, violations
+
+DIGITS = 4  # of a number that a person can read
+
+
+@dataclass(frozen=True)
+class Space:
+    """All recipes that a menu allows under a budget."""
+
+    menu: Menu
+    limits: Limits
+
+    @property
+    def knobs(self) -> Mapping[str, Knob]:
+        return self.menu.knobs
+
+    @property
+    def baseline(self) -> Recipe:
+        return self.menu.defaults()
+
+    def allows(self, recipe: Mapping[str, Value]) -> bool:
+        return not violations(recipe, self.menu, self.limits)
+
+    def recipe(self, shares: Sequence[float]) -> Recipe:
+        """The recipe at a point of the cube."""
+        return {
+            name: value_at(knob, float(share)) for (name, knob), share in zip(self.knobs.items(), shares, strict=True)
+        }
+
+    def point(self, recipe: Mapping[str, Value]) -> list[float]:
+        """Where a recipe is in the cube; a choice in the middle of its share."""
+        return [share_of(knob, recipe[name]) for name, knob in self.knobs.items()]
+
+    def draw(self, rng: random.Random) -> Recipe:
+        """Any recipe that is allowed, evenly."""
+        while not self.allows(recipe := self.recipe([rng.random() for _ in self.knobs])):
+            pass
+        return recipe
+
+    def near(self, recipe: Recipe, knobs: int, rng: random.Random, step: float = 0.12) -> Recipe:
+        """The recipe with so many knobs moved, half the time by a step or so, else anywhere; one that is allowed."""
+        while True:
+            moved = dict(recipe)
+            for name in rng.sample(list(self.knobs), knobs):
+                moved[name] = move(self.knobs[name], recipe[name], rng, step)
+            if moved != recipe and self.allows(moved):
+                return moved
+
+
+def value_at(knob: Knob, share: float) -> Value:
+    """The value at a share of the knob's choices or range, on its scale."""
+    if knob.choices:
+        return knob.choices[min(max(int(share * len(knob.choices)), 0), len(knob.choices) - 1)]
+    assert knob.low is not None and knob.high is not None
+    if knob.scale == "log":
+        value = knob.low * (knob.high / knob.low) ** share
+    else:
+        value = knob.low + (knob.high - knob.low) * share
+    if knob.type == "int":
+        return int(min(knob.high, max(knob.low, round(value))))
+    return float(min(knob.high, max(knob.low, float(f"{value:.{DIGITS}g}"))))
+
+
+def share_of(knob: Knob, value: Value) -> float:
+    """The other way round."""
+    if knob.choices:
+        return (knob.choices.index(value) + 0.5) / len(knob.choices)
+    assert knob.low is not None and knob.high is not None and isinstance(value, int | float)
+    if knob.scale == "log":
+        return math.log(value / knob.low) / math.log(knob.high / knob.low)
+    return (value - knob.low) / (knob.high - knob.low)
+
+
+def move(knob: Knob, value: Value, rng: random.Random, step: float) -> Value:
+    """Half the time a step or so away, else anywhere."""
+    if rng.random() < 0.5:
+        return value_at(knob, rng.random())
+    if knob.choices:
+        place = knob.choices.index(value) + rng.choice((-1, 1))
+        return knob.choices[min(max(place, 0), len(knob.choices) - 1)]
+    return value_at(knob, min(1.0, max(0.0, share_of(knob, value) + rng.gauss(0, step))))
