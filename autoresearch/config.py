@@ -126,11 +126,11 @@ class Settings(Table):
             raise ValueError("decision.reference_max is below decision.reference_runs: raise it")
         return self
 
-    def compiles(self, device_kind: str) -> bool:
-        """Whether runs use torch.compile. auto: on GPUs with plain PyTorch; on a CPU compiling a shape takes longer
-        than a whole run and gains a few percent."""
+    def compiles(self, device_kind: str, works: bool = True) -> bool:
+        """Whether runs use torch.compile. auto: on GPUs with plain PyTorch where it works; on a CPU compiling a shape
+        takes longer than a whole run and gains a few percent."""
         if self.compile == "auto":
-            return self.backend == "torch" and device_kind == "cuda"
+            return self.backend == "torch" and device_kind == "cuda" and works
         return self.compile
 
     @property

@@ -60,6 +60,7 @@ INSIDE = {
         ["process"],
         ["launcher"],
         ["energy", "machine"],
+        ["gpu_energy", "oom", "probe"],
         ["nvml"],
         ["__init__"],
     ],

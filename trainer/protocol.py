@@ -34,6 +34,7 @@ class RunRequest:
     compile: bool = False  # torch.compile for the model's blocks
     tensor_parallel: int = 1  # processes that share each matrix; the worker must have been started with as many
     data_parallel: int = 1  # processes that share each batch
+    memory_bytes: int | None = None  # that each process may take of its GPU; None: all that it has
 
     def __post_init__(self) -> None:
         _require(isinstance(self.run_id, str) and self.run_id != "", "run_id", self.run_id, "text, not empty")
@@ -60,6 +61,12 @@ class RunRequest:
             _require(
                 _is_whole(getattr(self, name)) and getattr(self, name) > 0, name, getattr(self, name), "1 or above"
             )
+        _require(
+            self.memory_bytes is None or (_is_whole(self.memory_bytes) and self.memory_bytes > 0),
+            "memory_bytes",
+            self.memory_bytes,
+            "None, or 1 or above",
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> "RunRequest":

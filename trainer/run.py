@@ -1,6 +1,5 @@
 """One run: a request in, a result out, whatever happens in between."""
 
-import gc
 import importlib.metadata
 import math
 import platform
@@ -19,7 +18,7 @@ from trainer.backends import backend_named
 from trainer.batches import on_device, random_batches
 from trainer.data.dataset import Dataset
 from trainer.flops import flops_per_token, peak_flops
-from trainer.memory import MemoryPeak, keep_freed_memory, return_freed_memory
+from trainer.memory import MemoryPeak, keep_freed_memory, limit_memory, release_memory, return_freed_memory
 from trainer.metric import bits_per_byte, nats_per_token
 from trainer.parallel import Cost, Processes, of_first
 from trainer.protocol import RunRequest, RunResult
@@ -54,10 +53,11 @@ def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool
         traceback.print_exc(file=sys.stderr)
         outcome = _failure(error)
     # The failed run's tensors hang on its traceback, which is gone only here.
-    _release_memory()
+    release_memory()
     if outcome["state"] == "complete":
-        of_one, source = peak_flops(torch.device(facts["device"]), request.recipe["precision"])
-        facts |= {"peak_flops": of_one * facts["processes"], "peak_flops_source": source}
+        with suppress(RuntimeError):  # where it has to be measured there may be no room for it, or no GPU any more
+            of_one, source = peak_flops(torch.device(facts["device"]), request.recipe["precision"])
+            facts |= {"peak_flops": of_one * facts["processes"], "peak_flops_source": source}
     return RunResult(
         run_id=request.run_id,
         seed=request.seed,
@@ -80,6 +80,7 @@ def _train_and_score(
     facts["processes"] = processes.size
     device = processes.device(device_named(request.device))
     facts["device"] = str(device)
+    limit_memory(device, request.memory_bytes)
     _make_repeatable(device, request.seed + processes.data_rank)
     dataset = Dataset.open(request.data_dir)
     schedule = Schedule.of(request.budget, recipe)
@@ -153,7 +154,7 @@ def _train_and_score(
             "step_seconds": clock.step_seconds,
             "curve": losses.curve(),
             "val_curve": val_curve,
-            "peak_memory_bytes": peak.bytes(),
+            "peak_memory_bytes": peak.bytes_if_told(),
         }
 
 
@@ -214,13 +215,6 @@ def _make_repeatable(device: torch.device, seed: int) -> None:
         # another number each time. Operations that have no repeatable form only warn.
         torch.use_deterministic_algorithms(True, warn_only=True)
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  not in its type stubs
-
-
-def _release_memory() -> None:
-    gc.collect()
-    return_freed_memory()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _diverged(step: int, message: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def sweep(
     from autoresearch.terminal.console import make_console
     from autoresearch.workers.machine import look
 
-    machine = look()
+    machine = look(compile="auto" if compile is None else compile)
     asked = {"batch": batch, "seq": seq, "precision": precision, "source": source, "backend": backend}
     grid = make_grid(
         preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile

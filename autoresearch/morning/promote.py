@@ -53,7 +53,7 @@ def promote(
     trials = best_recipes(Evidence(folder), top)
     with PrepareProgress(console) as progress:
         data_dir = folder.prepare_data(progress)
-    machine = look(folder.settings.device, folder.settings.backend)
+    machine = look(folder.settings.device, folder.settings.backend, folder.settings.compile)
     launcher = launcher or start_workers(folder, machine)
     wanted = [LongRun(trial, factor, seed) for seed in fresh_seeds(folder, seeds) for trial in trials]
     try:
