@@ -107,7 +107,7 @@ def one_line(error: BaseException) -> str:
 def _answer(name: str = "auto", backend: str = "torch", *wanted: str) -> dict[str, Any]:
     device = device_named(name)
     if wanted:
-        # Compiled anew, since code of an earlier day says nothing of today's compiler; by no process that outlives this.
+        # Anew, since code of an earlier day says nothing of today's compiler, and by no process that outlives this one.
         with tempfile.TemporaryDirectory(prefix="autoresearch-probe-") as folder:
             os.environ |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
             os.environ |= {"TORCHINDUCTOR_CACHE_DIR": folder, "TRITON_CACHE_DIR": folder}

@@ -109,4 +109,5 @@ def test_a_run_over_its_part_of_a_gpu_is_out_of_memory_and_the_next_one_works(
         large = request_for(device="cuda", memory_bytes=2 * GIB, compile=compiled, d_ff=2**24)
         first, refused, again = (warm_worker.run(request) for request in (small, large, small))
         assert (first.state, refused.failure, again.state) == ("complete", "out_of_memory", "complete")
-        assert first.peak_memory_bytes == again.peak_memory_bytes
+        assert first.peak_memory_bytes and again.peak_memory_bytes
+        assert again.peak_memory_bytes < 1.05 * first.peak_memory_bytes

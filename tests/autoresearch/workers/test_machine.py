@@ -22,7 +22,7 @@ from autoresearch.workers.probe import ProbeFailed, ask
 GIB = 2**30
 H200: dict[str, Any] = {"name": "NVIDIA H200", "memory_bytes": 140 * GIB, "is_integrated": False, "uuid": "aaaa-0"}
 SLICE: dict[str, Any] = {
-    "name": "NVIDIA H200 MIG 1g.18gb",
+    "name": "H200 MIG 1g.18gb",
     "memory_bytes": 16 * GIB,
     "is_integrated": False,
     "uuid": "cccc-2",
