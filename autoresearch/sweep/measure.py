@@ -55,6 +55,7 @@ class Row:
     preset: str
     backend: str
     compile: bool
+    repeatable: bool
     device: str
     versions: str
     steps: int
@@ -162,6 +163,7 @@ class Bench:
             score=False,
             random_tokens=random_tokens,
             compile=grid.compile,
+            repeatable=grid.settings.repeatable,
         )
         limit_seconds, killed, began = grid.settings.limits.run_seconds, oom_kills(), monotonic()
         self._crew.submit(Task(name, request, limit_seconds))
@@ -180,8 +182,8 @@ class Bench:
 def measure(grid: Grid, bench: Bench, recipe: Recipe) -> Row:
     """One point. With grid.data random tokens and text take turns, so that a machine's drift hits both alike."""
     row = Row(
-        grid.settings.preset, grid.settings.backend, grid.compile, grid.machine.name, "", grid.steps, grid.rounds,
-        int(recipe["batch_size"]), int(recipe["seq_len"]), str(recipe["precision"]), "ok", "",
+        grid.settings.preset, grid.settings.backend, grid.compile, grid.settings.repeatable, grid.machine.name, "",
+        grid.steps, grid.rounds, int(recipe["batch_size"]), int(recipe["seq_len"]), str(recipe["precision"]), "ok", "",
     )  # fmt: skip
     random: list[Measured] = []
     real: list[Measured] = []
