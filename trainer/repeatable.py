@@ -9,14 +9,14 @@ import torch
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_THAT_REPEAT = (":4096:8", ":16:8")
-# Read when the first products and the first exchange between GPUs prepare themselves. NVLink SHARP adds up inside the
-# switch, in whatever order numbers arrive there.
-DEFAULTS = {CUBLAS: CUBLAS_THAT_REPEAT[0], "NCCL_ALGO": "^NVLS"}
+# Read once, when GPUs first exchange numbers. NVLink SHARP adds up inside the switch, in the order that they come.
+NCCL, NCCL_THAT_REPEATS = "NCCL_ALGO", "^NVLS"
 # Transformer Engine reads it for each model that is built; Megatron's own switch (its configuration's
 # deterministic_mode, see trainer/backends/megatron_layers.py) insists on it.
 TRANSFORMER_ENGINE = "NVTE_ALLOW_NONDETERMINISTIC_ALGO"
-# How torch says that an operation cannot be repeated.
+# How torch says that an operation cannot be repeated, and that it found the environment so before its first product.
 WITHOUT_A_REPEATABLE_FORM = re.compile(r"(\S+) does not have a deterministic implementation")
+BY_THE_ENVIRONMENT = "not deterministic because it uses CuBLAS"
 
 
 @contextmanager
@@ -29,14 +29,16 @@ def repeatable(wanted: bool, device: torch.device, compiled: bool = False) -> It
     flash attention cannot (fp32) memory-efficient attention's, whose keys then are not split; and compiled code is
     made, and kept, for each mode apart. Raises ValueError where the environment stands against it.
     """
-    if wanted and device.type == "cuda":
-        for name, value in DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        if os.environ[CUBLAS] not in CUBLAS_THAT_REPEAT:
+    if device.type == "cuda":
+        # For both: torch looks at it once, before its first product, which may be of a run that need not repeat.
+        workspace = os.environ.setdefault(CUBLAS, CUBLAS_THAT_REPEAT[0])
+        if wanted and workspace not in CUBLAS_THAT_REPEAT:
             raise ValueError(
-                f"{CUBLAS} is {os.environ[CUBLAS]!r} in the environment, and products on a GPU do not repeat with it: "
-                "unset it, or set repeatable = false"
+                f"{CUBLAS} is {workspace!r} in the environment, and products on a GPU do not repeat with it: unset it, "
+                "or set repeatable = false"
             )
+        if wanted:
+            os.environ.setdefault(NCCL, NCCL_THAT_REPEATS)
     cudnn = torch.backends.cudnn
     with ExitStack() as undo:
         undo.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
@@ -58,6 +60,11 @@ def repeatable(wanted: bool, device: torch.device, compiled: bool = False) -> It
 
 def without_a_repeatable_form(error: Exception) -> str | None:
     """What to tell of an error by which torch refused, within `repeatable`, what it cannot repeat; else None."""
+    if BY_THE_ENVIRONMENT in str(error):
+        return (
+            f"{CUBLAS} came too late: this process had done products on a GPU before. Start the program with "
+            f"{CUBLAS}={CUBLAS_THAT_REPEAT[0]}, or set repeatable = false"
+        )
     found = WITHOUT_A_REPEATABLE_FORM.search(str(error))
     if found is None:
         return None

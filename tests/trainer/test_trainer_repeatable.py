@@ -36,7 +36,7 @@ def modes() -> tuple[int, bool, str | None]:
 def test_both_kinds_of_run_find_their_own_modes_and_leave_those_of_before(
     monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
-    for name in switches.DEFAULTS:
+    for name in (switches.CUBLAS, switches.NCCL):
         monkeypatch.delenv(name, raising=False)
     for of_before in (None, "1"):
         if of_before is not None:
@@ -47,7 +47,8 @@ def test_both_kinds_of_run_find_their_own_modes_and_leave_those_of_before(
                 assert modes()[:2] == (OFF, False)
             assert modes() == (STRICT, True, "0")
         assert modes() == (OFF, False, of_before)
-    assert (os.environ.get(switches.CUBLAS) == ":4096:8") == (device == GPU)
+    of_gpus = (os.environ.get(switches.CUBLAS), os.environ.get(switches.NCCL))
+    assert of_gpus == ((":4096:8", "^NVLS") if device == GPU else (None, None))
 
 
 def test_the_compiler_is_told_too() -> None:

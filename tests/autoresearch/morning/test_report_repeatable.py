@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from autoresearch.terminal.status import status_view
 @pytest.mark.parametrize("repeatable", [True, False])
 def test_numbers_that_do_not_repeat_are_said_not_to(tmp_path: Path, repeatable: bool) -> None:
     folder = make_study(tmp_path / "home", repeatable=repeatable)
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(status_view(status(folder)))
     seen = console.export_text(), *facts(folder).warnings, markdown(facts(folder))
     assert sum(words.NOT_REPEATABLE.split(" (")[0] in text for text in seen) == (0 if repeatable else 3)
