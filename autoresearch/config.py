@@ -92,6 +92,7 @@ class Settings(Table):
     preset: str
     backend: Literal["torch", "megatron"] = "torch"
     compile: Literal["auto"] | bool = "auto"
+    repeatable: bool = True
     tensor_parallel: int = Field(1, ge=1, le=64)
     data_parallel: int = Field(1, ge=1, le=64)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -13,6 +13,8 @@ from rails import clean
 
 # Stands where there is nothing to tell.
 NONE = "-"
+# Of a study, or a sweep, that asks for speed before it asks for one number a seed.
+NOT_REPEATABLE = "numbers do not repeat (repeatable = false)"
 JOULES_PER_WATT_HOUR = 3600.0
 
 

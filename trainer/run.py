@@ -1,5 +1,6 @@
 """One run: a request in, a result out, whatever happens in between."""
 
+import gc
 import importlib.metadata
 import math
 import platform
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from trainer.backends import backend_named
+from trainer.backends import Model, backend_named
 from trainer.batches import on_device, random_batches
 from trainer.data.dataset import Dataset
 from trainer.flops import flops_per_token, peak_flops
@@ -23,9 +24,10 @@ from trainer.metric import bits_per_byte, nats_per_token
 from trainer.parallel import Cost, Processes, of_first
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe
+from trainer.repeatable import repeatable, without_a_repeatable_form
 from trainer.schedule import Schedule
 from trainer.step_clock import StepClock
-from trainer.training import Losses, train
+from trainer.training import Losses, Spent, train
 
 # What memory running out looks like when it is not torch.OutOfMemoryError or MemoryError.
 MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
@@ -47,7 +49,7 @@ def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool
     started_at, started, cpu_started = _now(), time.perf_counter(), time.process_time()
     facts: dict[str, Any] = {}
     try:
-        outcome = _train_and_score(request, report, is_cancelled, facts, started)
+        outcome = _do(request, report, is_cancelled, facts, started)
     except Exception as error:
         # The user's slip needs its one line; anything else needs the place as well.
         traceback.print_exc(file=sys.stderr)
@@ -71,7 +73,7 @@ def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool
     )
 
 
-def _train_and_score(
+def _do(
     request: RunRequest, report: Report, is_cancelled: Callable[[], bool], facts: dict[str, Any], started: float
 ) -> dict[str, Any]:
     """The outcome; what is known of the run by the way goes into `facts`, so that it outlives a failure."""
@@ -80,8 +82,23 @@ def _train_and_score(
     facts["processes"] = processes.size
     device = processes.device(device_named(request.device))
     facts["device"] = str(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     limit_memory(device, request.memory_bytes)
-    _make_repeatable(device, request.seed + processes.data_rank)
+    with repeatable(request.repeatable, device, request.compile):
+        return _train_and_score(request, recipe, processes, device, report, is_cancelled, facts, started)
+
+
+def _train_and_score(
+    request: RunRequest,
+    recipe: Recipe,
+    processes: Processes,
+    device: torch.device,
+    report: Report,
+    is_cancelled: Callable[[], bool],
+    facts: dict[str, Any],
+    started: float,
+) -> dict[str, Any]:
     dataset = Dataset.open(request.data_dir)
     schedule = Schedule.of(request.budget, recipe)
     batches = _batches(request, recipe, dataset, device, processes)
@@ -97,11 +114,25 @@ def _train_and_score(
         if of_first(is_cancelled()):
             raise Cancelled
 
-    try:
-        backend = backend_named(request.backend)
-        model = backend.build(recipe, dataset.manifest.vocab_size, device, request.seed, processes)
+    def begin() -> Model:
+        """The model and the random numbers that every run of this request begins with, whatever ran before."""
+        torch.manual_seed(request.seed + processes.data_rank)
+        model = backend_named(request.backend).build(
+            recipe, dataset.manifest.vocab_size, device, request.seed, processes
+        )
         if request.compile:
             model.compile_blocks()
+        return model
+
+    try:
+        if schedule.total_seconds is not None:
+            # Only for these: a budget in steps or tokens buys the same training however long its first step takes.
+            _rehearse(begin(), recipe, batches, device, processes)
+            batches, ready = _batches(request, recipe, dataset, device, processes), time.perf_counter()
+            peak.sample()
+            if of_first(is_cancelled()):
+                raise Cancelled
+        model = begin()
         facts["params"] = processes.count(list(model.parameters()))
         facts["flops_per_token"] = flops_per_token(model, recipe)
         nats_of = processes.scoring(model)
@@ -133,6 +164,8 @@ def _train_and_score(
         if (step := losses.diverged_at) is not None:
             change = f"{losses.values[0]:.4g} nats at first, {losses.values[step - 1]:.4g} then"
             return _diverged(step, f"diverged at step {step}: training loss {change}")
+        if schedule.total_seconds is not None and spent.steps == 1:
+            return _too_short(schedule.total_seconds, spent)
 
         eval_started = time.perf_counter()
         splits = ("val", "test") if request.score_test else ("val",) if request.score else ()
@@ -156,6 +189,20 @@ def _train_and_score(
             "val_curve": val_curve,
             "peak_memory_bytes": peak.bytes_if_told(),
         }
+
+
+def _rehearse(
+    model: Model, recipe: Recipe, batches: Iterator[torch.Tensor], device: torch.device, processes: Processes
+) -> None:
+    """One whole step of the run, thrown away with its model, optimizer and averaged weights.
+
+    What it loads, compiles and allocates stays with the process. So a budget in seconds pays for training alone, and
+    buys as much with a cold cache of compiled code as with a warm one. Nothing need be put back: the run begins anew.
+    """
+    one_step = Schedule.of({"steps": 1}, recipe)
+    train(model, recipe, one_step, batches, device, Losses(), StepClock(device), lambda *_: None, processes)
+    del model
+    gc.collect()  # gradients' hooks make circles; freed memory stays torch's, for the run to take
 
 
 def _batches(
@@ -207,21 +254,21 @@ def is_usable(device: str) -> bool:
     return True
 
 
-def _make_repeatable(device: torch.device, seed: int) -> None:
-    torch.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        # Costs a few percent (attention's backward pass, embedding gradients); without it one seed gives
-        # another number each time. Operations that have no repeatable form only warn.
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  not in its type stubs
-
-
 def _diverged(step: int, message: str) -> dict[str, Any]:
     return {"state": "failed", "failure": "diverged", "message": message, "failed_step": step}
 
 
+def _too_short(seconds: float, spent: Spent) -> dict[str, Any]:
+    message = (
+        f"the budget of {seconds:g} s was spent after 1 step, which took {spent.seconds:.3g} s: too little to compare "
+        "recipes by; raise the budget, or lower batch_size, seq_len or grad_accumulation"
+    )
+    return {"state": "failed", "failure": "error", "message": message}
+
+
 def _failure(error: Exception) -> dict[str, Any]:
+    if (refused := without_a_repeatable_form(error)) is not None:
+        return {"state": "failed", "failure": "error", "message": refused}
     message = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_MESSAGES)

@@ -34,7 +34,7 @@ class Spent:
     """The time that training took."""
 
     seconds: float
-    first_step_seconds: float  # it loads, compiles and allocates what later steps find ready
+    first_step_seconds: float  # unless rehearsed, it loads, compiles and allocates what later steps find ready
     steps: int
 
     @property
@@ -114,7 +114,7 @@ def train(
         return time.perf_counter() - started - looking_seconds
 
     steps, first_step_seconds = 0, 0.0
-    while (spent := schedule.spent(steps, _shared_seconds(seconds(), schedule))) < 1 and losses.diverged_at is None:
+    while (spent := _spent(schedule, steps, seconds())) < 1 and losses.diverged_at is None:
         unread.append(_gradients(cost_of, recipe, batches, clock))
         processes.clip_gradients(parameters, recipe.grad_clip)
         optimizer.step(schedule.lr(steps, spent))
@@ -144,9 +144,11 @@ def train(
     return Spent(total_seconds, first_step_seconds, steps)
 
 
-def _shared_seconds(seconds: float, schedule: Schedule) -> float:
-    """Where the clock decides when to end, all processes go by the first one's."""
-    return seconds if schedule.total_seconds is None else of_first(seconds)
+def _spent(schedule: Schedule, steps: int, seconds: float) -> float:
+    """Where the clock decides when to end, all processes go by the first one's; a first step there always is."""
+    if schedule.total_seconds is None or not steps:
+        return schedule.spent(steps, 0.0)
+    return schedule.spent(steps, of_first(seconds))
 
 
 def _gradients(cost_of: Cost, recipe: Recipe, batches: Iterator[Tensor], clock: StepClock) -> Tensor:

@@ -138,6 +138,8 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
         )
     if meters.run_deviation is None and meters.trained:
         found.append("No recipe was run twice: the intervals rest on an assumed deviation, not on a measured one.")
+    if not evidence.folder.settings.repeatable:
+        found.append(f"On a GPU {words.NOT_REPEATABLE}: a seed run again gives another one, near the first.")
     if "estimate" in evidence.energy_sources:
         found.append("Energy is estimated from processor time and the wattage in study.toml, not measured.")
     return found

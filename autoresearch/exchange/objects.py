@@ -17,7 +17,7 @@ from trainer.protocol import BUDGET_UNITS, FAILURES
 
 Read = Callable[[object], Any]
 # The tables of study.toml that the numbers depend on. The rest is the machine's, and may hold paths and addresses.
-SHARED_SETTINGS = ("preset", "backend", "seed", "budget", "decision", "energy")
+SHARED_SETTINGS = ("preset", "backend", "repeatable", "seed", "budget", "decision", "energy")
 OPEN = ("proposed", "running")
 
 

@@ -28,7 +28,7 @@ from autoresearch.workers.machine import Machine
 from rails import Limits, load_menu, recipe_key, render_recipe, violations
 
 # What a val_bpb depends on besides recipe and seed.
-TERMS = ("budget", "data", "backend", "compile", "tensor_parallel", "data_parallel", "seed")
+TERMS = ("budget", "data", "backend", "compile", "repeatable", "tensor_parallel", "data_parallel", "seed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

@@ -51,6 +51,7 @@ def make_request(
         result_path=str(place / "result.json"),
         backend=settings.backend,
         compile=settings.compiles(machine.kind, machine.compile_fault is None),
+        repeatable=settings.repeatable,
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         score_test=score_test,

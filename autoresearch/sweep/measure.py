@@ -54,6 +54,7 @@ class Row:
     preset: str
     backend: str
     compile: bool
+    repeatable: bool
     device: str
     versions: str
     steps: int
@@ -163,6 +164,7 @@ class Bench:
             random_tokens=random_tokens,
             compile=grid.compile,
             memory_bytes=grid.machine.memory_cap(grid.settings.device, 1),
+            repeatable=grid.settings.repeatable,
         )
         limit_seconds, began = grid.settings.limits.run_seconds, monotonic()
         self._crew.submit(Task(name, request, limit_seconds))
@@ -179,8 +181,8 @@ class Bench:
 def measure(grid: Grid, bench: Bench, recipe: Recipe) -> Row:
     """One point. With grid.data random tokens and text take turns, so that a machine's drift hits both alike."""
     row = Row(
-        grid.settings.preset, grid.settings.backend, grid.compile, grid.machine.name, "", grid.steps, grid.rounds,
-        int(recipe["batch_size"]), int(recipe["seq_len"]), str(recipe["precision"]), "ok", "",
+        grid.settings.preset, grid.settings.backend, grid.compile, grid.settings.repeatable, grid.machine.name, "",
+        grid.steps, grid.rounds, int(recipe["batch_size"]), int(recipe["seq_len"]), str(recipe["precision"]), "ok", "",
     )  # fmt: skip
     random: list[Measured] = []
     real: list[Measured] = []

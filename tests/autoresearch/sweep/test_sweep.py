@@ -218,6 +218,12 @@ def test_the_points_of_another_preset_are_what_its_menu_offers() -> None:
     assert not grid.compile and grid.rounds == 3
 
 
+def test_a_sweep_measures_numbers_that_repeat_unless_asked_not_to() -> None:
+    asked = [None, True, False]
+    grids = [make_grid("cpu-nano", MACHINE, steps=5, repeatable=repeatable) for repeatable in asked]
+    assert [grid.settings.repeatable for grid in grids] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
