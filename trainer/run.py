@@ -82,7 +82,6 @@ def _train_and_score(
     facts["device"] = str(device)
     _make_repeatable(device, request.seed + processes.data_rank)
     dataset = Dataset.open(request.data_dir)
-    schedule = Schedule.of(request.budget, recipe)
     batches = _batches(request, recipe, dataset, device, processes)
 
     losses, clock = Losses(), StepClock(device)
@@ -103,6 +102,7 @@ def _train_and_score(
             model.compile_blocks()
         facts["params"] = processes.count(list(model.parameters()))
         facts["flops_per_token"] = flops_per_token(model, recipe)
+        schedule = Schedule.of(request.budget, recipe, facts["flops_per_token"])
         nats_of = processes.scoring(model)
 
         def look(steps: int) -> None:
@@ -149,7 +149,8 @@ def _train_and_score(
     finally:
         facts |= {
             "steps": len(losses.values),
-            "tokens": len(losses.values) * recipe.tokens_per_step,
+            "tokens": (tokens := len(losses.values) * recipe.tokens_per_step),
+            "flops": float(facts["flops_per_token"] * tokens) if "flops_per_token" in facts else None,
             "step_seconds": clock.step_seconds,
             "curve": losses.curve(),
             "val_curve": val_curve,

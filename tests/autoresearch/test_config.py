@@ -78,8 +78,8 @@ def test_a_wrong_value_is_named_with_what_it_should_be(file: Path, old: str, new
 @pytest.mark.parametrize(
     "budget, words",
     [
-        ("tokens = 200_000\nsteps = 60", "budget: give exactly one of tokens, steps or seconds"),
-        ("", "budget: give exactly one of tokens, steps or seconds"),
+        ("tokens = 200_000\nsteps = 60", "budget: give exactly one of tokens, steps, seconds or flops"),
+        ("", "budget: give exactly one of tokens, steps, seconds or flops"),
         ("tokens = 2e5", "budget: tokens must be a whole number"),
         ("steps = 60.5", "budget: steps must be a whole number"),
         ("tokens = 0", "budget: tokens must be a number above 0"),

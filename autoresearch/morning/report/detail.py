@@ -11,7 +11,7 @@ from autoresearch.evidence import Evidence
 from autoresearch.morning.report.curves import Curve, thin
 from autoresearch.morning.report.table import Kind, Table, table
 from autoresearch.study.folder import StudyFolder
-from autoresearch.terminal.trials import RUN_COLUMNS, run_cells, step_note
+from autoresearch.terminal.trials import RUN_COLUMNS, compute_text, run_cells, step_note
 from autoresearch.trial import Recipe, Trial
 from rails import RAILS, clean
 from rails.patch import unified_diff
@@ -112,6 +112,8 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
         yield f"expected to be better by {words.gain(-trial.expected_delta)}"
     if trial.test_bpb is not None:
         yield f"{words.bpb(trial.test_bpb)} on the test text"
+    if (took := compute_text(evidence, trial)) != words.NONE:
+        yield f"a run took {took}"
     if trial.energy_joules is not None:
         yield words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else [])
 
