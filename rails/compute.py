@@ -32,25 +32,30 @@ def compute_fault(recipe: Mapping[str, Value], menu: Menu, limits: Limits) -> st
 
 
 def compute_ratio(recipe: Mapping[str, Value], baseline: Mapping[str, Value], limits: Limits) -> float | None:
-    """FLOPs of a run of the recipe over those of the baseline, each for the whole steps that the budget buys it.
+    """FLOPs of a run of the recipe over those of a run of the baseline, each for the whole steps that the budget buys.
 
-    1 under a budget in flops, whatever part of a step is left over. None without a budget and for one in seconds (a
-    clock decides what a run takes), where a recipe lacks the GPT's knobs or the vocabulary's size is not known, and
-    where the budget buys the baseline no step.
+    Under a budget in tokens what rounding to whole steps leaves the baseline short of counts as read. 1 under a budget
+    in flops, whatever part of a step is left over. None without a budget and for one in seconds (a clock decides what a
+    run takes), where a recipe lacks the GPT's knobs or the vocabulary's size is not known, and where the budget buys
+    the baseline no step.
     """
     if limits.budget is None or "seconds" in limits.budget:
         return None
-    shapes = limits.shape(recipe), limits.shape(baseline)
-    if shapes[0] is None or shapes[1] is None:
+    shape, start = limits.shape(recipe), limits.shape(baseline)
+    if shape is None or start is None:
         return None
     if "flops" in limits.budget:
         return 1.0
-    of_recipe, of_baseline = _flops(recipe, shapes[0], limits), _flops(baseline, shapes[1], limits)
-    return of_recipe / of_baseline if of_baseline else None
+    tokens, of_baseline = _tokens(recipe, shape, limits), _tokens(baseline, start, limits)
+    if not of_baseline:
+        return None
+    if "tokens" in limits.budget:
+        of_baseline = max(of_baseline, tokens)
+    return tokens * shape.flops_per_token / (of_baseline * start.flops_per_token)
 
 
-def _flops(recipe: Mapping[str, Value], shape: Shape, limits: Limits) -> int:
-    return (budget_steps(recipe, limits) or 0) * shape.tokens_per_step * shape.flops_per_token
+def _tokens(recipe: Mapping[str, Value], shape: Shape, limits: Limits) -> int:
+    return (budget_steps(recipe, limits) or 0) * shape.tokens_per_step
 
 
 def _number(value: Value | None) -> float:

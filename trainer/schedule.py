@@ -95,4 +95,4 @@ def _price_of_a_step(unit: str, recipe: Recipe, flops_per_token: int | None) -> 
 
 
 def _amount(value: float) -> str:
-    return str(value) if value < 1e9 and value == int(value) else f"{value:g}"
+    return f"{value:.0f}" if value < 1e9 else f"{value:g}"
