@@ -151,8 +151,8 @@ def spending(ratio: float | None) -> str:
 
 
 def times(ratio: float) -> str:
-    """ "1.37 x"."""
-    return f"{figure(ratio)} x"
+    """ "1.37 x"; what whole steps alone make is "1.00 x"."""
+    return f"{figure(1.0 if abs(ratio - 1) < SAME_COMPUTE else ratio)} x"
 
 
 def value(of_a_knob: Value) -> str:

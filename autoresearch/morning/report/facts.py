@@ -68,7 +68,8 @@ class TrialRow:
     energy_source: str
     flops_over_parent: float | None
     flops_over_baseline: float | None
-    compute: str
+    times: str  # the former, in short
+    compute: str  # and as a sentence has it
     spent_joules: float
     best: float | None
     best_low: float | None
@@ -269,6 +270,7 @@ def _trials(evidence: Evidence) -> Iterator[TrialRow]:
             energy_source=trial.energy_source or "",
             flops_over_parent=over,
             flops_over_baseline=over_baseline(evidence, trial),
+            times=words.NONE if over is None else words.times(over),
             compute=words.spending(over),
             spent_joules=spent,
             best=standing.val_bpb,

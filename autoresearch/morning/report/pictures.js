@@ -3,7 +3,9 @@
 const { specs, themes, outcomes: OUTCOMES, roles: ROLES } = JSON.parse($("specs").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const WATT_HOUR = 3600; // joules
-const TIMES = [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 10, 20, 30, 50, 100]; // marked on an axis of ratios
+// Marked on an axis of ratios, by how wide it is.
+const NEAR = [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5];
+const FAR = [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 10, 20, 30, 50, 100];
 const MANY = 300; // more points than this are drawn on a canvas, smaller and fainter
 const drawn = new Map(); // figure -> the Vega view in it
 
@@ -169,7 +171,8 @@ function computePicture(rows, parameters) {
   const kept = gains.filter((row) => ["keep", "baseline"].includes(row.outcome));
   const range = frame(gains.map((row) => row.gain), [0, ...kept.flatMap((row) => [row.gain_low, row.gain_high])]);
   const trials = gains.map((row) => ({ ...row, ...placed(row.gain, range) }));
-  const ticks = TIMES.filter((times) => times >= ratios[0] / 1.2 && times <= ratios.at(-1) * 1.2);
+  const marks = ratios.at(-1) / ratios[0] < 2.5 ? NEAR : FAR;
+  const ticks = marks.filter((times) => times >= ratios[0] / 1.2 && times <= ratios.at(-1) * 1.2);
   const present = new Set(trials.map((row) => row.outcome));
   const outcomes = OUTCOMES.filter((outcome) => present.has(outcome));
   const title = "Gain on the baseline against the FLOPs of a run";
