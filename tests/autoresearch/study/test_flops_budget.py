@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from studies import GOOD, MACHINE, change, query, run_study
 
+from autoresearch.config import PRESETS
 from autoresearch.errors import UserError
 from autoresearch.evidence.longer_runs import scaled
 from autoresearch.exchange import import_study
@@ -24,14 +25,12 @@ FLOPS = 1.6e12  # about what 200,000 tokens take the baseline
 
 def study_of(home: Path, monkeypatch: pytest.MonkeyPatch, budget: str, tmp_path: Path) -> StudyFolder:
     """A study whose preset has another budget."""
-    from autoresearch.study import preset
-
-    shipped = preset.PRESETS / "cpu-nano"
+    shipped = PRESETS / "cpu-nano"
     there = tmp_path / "presets" / "cpu-nano"
     there.mkdir(parents=True)
     (there / "menu.toml").write_text((shipped / "menu.toml").read_text())
     (there / "study.toml").write_text((shipped / "study.toml").read_text().replace("tokens = 200_000", budget))
-    monkeypatch.setattr(preset, "PRESETS", there.parent)
+    monkeypatch.setattr("autoresearch.study.preset.PRESETS", there.parent)
     return create_study(home, "one", "cpu-nano", MACHINE, {})
 
 
