@@ -138,7 +138,7 @@ def test_the_page_prints_the_texts_of_the_facts_typeset(tab: Any, report: str, t
     row = next(row for row in _cells(tab, "#trials") if row[0] == "5")
     kept = told.trials[5]
     assert row[2:] == [
-        kept.change, kept.score, str(kept.n_runs), kept.better, kept.proposer, kept.time, kept.energy,
+        kept.change, kept.score, str(kept.n_runs), kept.better, kept.times, kept.proposer, kept.time, kept.energy,
     ]  # fmt: skip
     worse = tab.inner_text(f"#trials tr[data-trial='{OUTLIER}']")
     assert "\u2212" in worse and "\u00a0\u00b1\u00a0" in worse, "a real minus; a score stays on its line"

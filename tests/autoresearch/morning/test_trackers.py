@@ -59,7 +59,7 @@ def test_tensorboard_shows_every_closed_trial_as_the_database_has_it(tmp_path: P
     assert "recipe/precision" not in scalars
     assert scalars["incumbent_val_bpb"][4] < scalars["incumbent_val_bpb"][0]
     assert scalars["tokens_per_second"][0] == scalars["tokens"][0] == 200_000
-    assert scalars["flops"][0] == 200_000 * 4e6
+    assert scalars["flops"][0] == pytest.approx(200_000 * 4e6)
     runs, joules = query(folder, "SELECT COUNT(*), SUM(energy_joules) FROM runs WHERE trial = 2")[0]
     assert scalars["seconds"][2] == pytest.approx(1.1 * runs)
     assert scalars["energy_joules"][2] == pytest.approx(joules)
