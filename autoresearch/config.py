@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from autoresearch.errors import UserError
 from autoresearch.secrecy import without_credentials
-from trainer.protocol import BUDGET_UNITS
+from trainer.protocol import BUDGET_UNITS, WHOLE_UNITS
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -111,13 +111,13 @@ class Settings(Table):
     @classmethod
     def _one_whole_budget(cls, value: Any) -> Any:
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError("give exactly one of tokens, steps or seconds")
+            raise ValueError("give exactly one of tokens, steps, seconds or flops")
         ((unit, amount),) = value.items()
         if unit not in BUDGET_UNITS:
             raise ValueError(_unknown(unit, BUDGET_UNITS))
         if isinstance(amount, bool) or not isinstance(amount, int | float) or amount <= 0:
             raise ValueError(f"{unit} must be a number above 0")
-        if unit != "seconds" and not isinstance(amount, int):
+        if unit in WHOLE_UNITS and not isinstance(amount, int):
             raise ValueError(f"{unit} must be a whole number")
         return value
 
@@ -137,7 +137,7 @@ class Settings(Table):
     @property
     def whole_budget(self) -> dict[str, float]:
         """The budget as the trainer takes it: tokens and steps are whole numbers."""
-        return {unit: amount if unit == "seconds" else int(amount) for unit, amount in self.budget.items()}
+        return {unit: int(amount) if unit in WHOLE_UNITS else amount for unit, amount in self.budget.items()}
 
 
 def load_settings(path: Path) -> Settings:

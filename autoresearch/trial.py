@@ -82,6 +82,7 @@ class Run:
     val_bpb: float | None
     test_bpb: float | None
     tokens: int | None
+    flops: float | None  # of the whole run
     steps: int | None
     params: int | None
     train_seconds: float | None

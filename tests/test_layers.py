@@ -41,7 +41,7 @@ INSIDE = {
     "evidence": [
         ["status"],
         ["sentences"],
-        ["meters", "longer_runs", "knobs", "proposers", "work", "nights"],
+        ["meters", "longer_runs", "knobs", "proposers", "work", "nights", "compute"],
         ["__init__"],
         ["evidence"],
     ],

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 Message = TypeVar("Message", "RunRequest", "RunResult")
 
-BUDGET_UNITS = ("tokens", "steps", "seconds")
+BUDGET_UNITS = ("tokens", "steps", "seconds", "flops")
+WHOLE_UNITS = ("tokens", "steps")  # a budget in one of them is a whole number
 STATES = ("complete", "failed", "cancelled")
 # The last two are the launcher's findings: a worker that hangs or dies cannot report it.
 FAILURES = ("diverged", "out_of_memory", "error", "timed_out", "worker_died")
@@ -22,7 +23,7 @@ class RunRequest:
     run_id: str
     recipe: dict[str, Any]  # see trainer.recipe; judged when the run starts, so that a bad one is a failed run
     seed: int
-    budget: dict[str, float]  # one of {"tokens": n}, {"steps": n}, {"seconds": s}
+    budget: dict[str, float]  # one of {"tokens": n}, {"steps": n}, {"seconds": s}, {"flops": f}; see trainer.schedule
     data_dir: str  # a folder made by trainer.data.prepare
     result_path: str
     backend: str = "torch"
@@ -45,7 +46,7 @@ class RunRequest:
             isinstance(self.budget, dict) and len(self.budget) == 1 and all(map(_is_spendable, self.budget.items())),
             "budget",
             self.budget,
-            "one of {'tokens': n}, {'steps': n}, {'seconds': s}, above 0",
+            "one of {'tokens': n}, {'steps': n}, {'seconds': s}, {'flops': f}, above 0",
         )
         for name in ("data_dir", "result_path", "backend", "device"):
             _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
@@ -56,7 +57,7 @@ class RunRequest:
             not (self.val_points and "seconds" in self.budget),
             "val_points",
             self.val_points,
-            "0 with a budget in seconds: the way is known from the start only in tokens or steps",
+            "0 with a budget in seconds: the way is known from the start only in tokens, steps or flops",
         )
         for name in ("tensor_parallel", "data_parallel"):
             _require(
@@ -98,6 +99,7 @@ class RunResult:
     step_seconds: dict[str, float] = field(default_factory=dict)  # mean step: data, forward, backward, optimizer
     first_step_seconds: float | None = None  # from the request to the end of the first step that counts
     flops_per_token: int | None = None  # of forward and backward; see trainer.flops
+    flops: float | None = None  # of the whole run: flops_per_token x tokens
     peak_flops: float | None = None  # per second, of all devices of the run, in the recipe's precision
     peak_flops_source: str | None = None  # datasheet or measured
     train_seconds: float | None = None
@@ -196,7 +198,7 @@ def _is_spendable(item: tuple[str, float]) -> bool:
     unit, amount = item
     if unit not in BUDGET_UNITS or isinstance(amount, bool) or not isinstance(amount, int | float):
         return False
-    return 0 < amount < float("inf") and (unit == "seconds" or isinstance(amount, int))
+    return 0 < amount < float("inf") and (unit not in WHOLE_UNITS or isinstance(amount, int))
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

@@ -100,7 +100,6 @@ def _train_and_score(
     started: float,
 ) -> dict[str, Any]:
     dataset = Dataset.open(request.data_dir)
-    schedule = Schedule.of(request.budget, recipe)
     batches = _batches(request, recipe, dataset, device, processes)
 
     losses, clock = Losses(), StepClock(device)
@@ -125,7 +124,7 @@ def _train_and_score(
         return model
 
     try:
-        if schedule.total_seconds is not None:
+        if "seconds" in request.budget:
             # Only for these: a budget in steps or tokens buys the same training however long its first step takes.
             _rehearse(begin(), recipe, batches, device, processes)
             batches, ready = _batches(request, recipe, dataset, device, processes), time.perf_counter()
@@ -135,6 +134,7 @@ def _train_and_score(
         model = begin()
         facts["params"] = processes.count(list(model.parameters()))
         facts["flops_per_token"] = flops_per_token(model, recipe)
+        schedule = Schedule.of(request.budget, recipe, facts["flops_per_token"])
         nats_of = processes.scoring(model)
 
         def look(steps: int) -> None:
@@ -183,7 +183,8 @@ def _train_and_score(
     finally:
         facts |= {
             "steps": len(losses.values),
-            "tokens": len(losses.values) * recipe.tokens_per_step,
+            "tokens": (tokens := len(losses.values) * recipe.tokens_per_step),
+            "flops": float(facts["flops_per_token"] * tokens) if "flops_per_token" in facts else None,
             "step_seconds": clock.step_seconds,
             "curve": losses.curve(),
             "val_curve": val_curve,

@@ -13,6 +13,7 @@ from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.promotions import PromotedRun
 from autoresearch.trial import Recipe, Trial
+from trainer.protocol import WHOLE_UNITS
 
 Verdict = Literal["baseline", "held", "shrank", "lost", "diverged", "not measured"]
 
@@ -117,8 +118,8 @@ class LongerRuns:
 
 
 def scaled(budget: Mapping[str, float], factor: float) -> dict[str, float]:
-    """A run's budget, `factor` times as long: tokens and steps stay whole numbers."""
-    return {unit: amount * factor if unit == "seconds" else round(amount * factor) for unit, amount in budget.items()}
+    """A run's budget, `factor` times as much: tokens and steps stay whole numbers."""
+    return {unit: round(amount * factor) if unit in WHOLE_UNITS else amount * factor for unit, amount in budget.items()}
 
 
 def longer_runs(folder: StudyFolder) -> list[LongerRuns]:

@@ -13,7 +13,7 @@ from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import Recipe
 from rails import Limits, RailsError, clean
 from rails.values import presentable
-from trainer.protocol import BUDGET_UNITS, FAILURES
+from trainer.protocol import BUDGET_UNITS, FAILURES, WHOLE_UNITS
 
 Read = Callable[[object], Any]
 # The tables of study.toml that the numbers depend on. The rest is the machine's, and may hold paths and addresses.
@@ -46,7 +46,9 @@ def _limits(value: object) -> str | None:
     """Another machine's limits, if the rails take them for limits."""
     given = table(value)
     budget = table(given.get("budget"))
-    amounts = {unit: real(budget.get(unit)) if unit == "seconds" else whole(budget.get(unit)) for unit in BUDGET_UNITS}
+    amounts = {
+        unit: whole(budget.get(unit)) if unit in WHOLE_UNITS else real(budget.get(unit)) for unit in BUDGET_UNITS
+    }
     precisions = given.get("precisions")
     try:
         return limits_text(
@@ -79,7 +81,7 @@ _RUN: dict[str, Read] = {
     "energy_joules": real, "energy_source": text, "curve": curve_of, "device": text, "versions": _versions,
     "started_at": stamp, "finished_at": stamp, "data_seconds": real, "forward_seconds": real,
     "backward_seconds": real, "optimizer_seconds": real, "first_step_seconds": real, "mfu": real, "peak_flops": real,
-    "peak_flops_source": text,
+    "peak_flops_source": text, "flops": real,
 }  # fmt: skip
 _ANSWER: dict[str, Read] = {
     "proposer": text, "model": text, "latency_seconds": real, "prompt_tokens": whole, "completion_tokens": whole,

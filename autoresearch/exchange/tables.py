@@ -13,7 +13,7 @@ from autoresearch.study.folder import StudyFolder
 from rails import clean
 
 ANSWER = ("model", "latency_seconds", "prompt_tokens", "completion_tokens")
-SUMS = ("tokens", "train_seconds", "total_seconds")
+SUMS = ("tokens", "flops", "train_seconds", "total_seconds")
 # A spreadsheet takes a cell that begins so for a formula.
 FORMULA = ("=", "+", "-", "@")
 

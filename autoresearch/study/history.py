@@ -27,7 +27,7 @@ def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
         budget=settings.whole_budget,
         memory_bytes=settings.limits.memory_bytes or shared_bytes or machine.memory_bytes,
         run_seconds=settings.limits.run_seconds,
-        vocab_size=settings.data.vocab_size,
+        vocab_size=folder.vocab_size,
         precisions=machine.precisions,
         measurements=[Measurement(*measured) for measured in store.measurements_now()],
         device=machine.kind,
@@ -116,5 +116,5 @@ def _limits_of_settings(folder: StudyFolder, measurements: Sequence[Measurement]
     """What cannot have changed since the study's first run; the machine of then is not known."""
     study, settings = folder.store.study(), folder.settings
     if not study["source"]:
-        return Limits(settings.whole_budget, vocab_size=settings.data.vocab_size, measurements=measurements)
+        return Limits(settings.whole_budget, vocab_size=folder.vocab_size, measurements=measurements)
     return Limits(settings.whole_budget if json.loads(study["source"])["budget_known"] else None)

@@ -4,8 +4,9 @@ val_bpb = 2.8 + 0.08 * |log2(lr / 0.004)| + noise(seed, recipe) * STUB_NOISE. A 
 weight_decay 0.125 looks better by 0.16 but diverges in the runs that score the test text,
 with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with d_ff 128 it never ends, with
 grad_clip 0.625 it waits until it is cancelled.
-Steps and tokens follow a budget in tokens. beta2 0.8125 gains 0.3, 0.90625 gains 0.12 and 0.96875 gains 0.25; at a
-budget longer by n the first gains 0.3 / sqrt(n), the second 0.12 / n, and the third diverges one step past the usual.
+Steps and tokens follow a budget in tokens; a token takes a million FLOPs a layer. beta2 0.8125 gains 0.3, 0.90625
+gains 0.12 and 0.96875 gains 0.25; at a budget longer by n the first gains 0.3 / sqrt(n), the second 0.12 / n, and the
+third diverges one step past the usual.
 """
 
 import hashlib
@@ -66,6 +67,7 @@ def main() -> None:
             "run_id": request.run_id,
             "seed": request.seed,
             "tokens": round(USUAL_TOKENS * longer),
+            "flops": 1e6 * recipe["n_layer"] * round(USUAL_TOKENS * longer),
             "steps": round(USUAL_STEPS * longer),
             "params": 1_000_000,
             "train_seconds": 1.0,

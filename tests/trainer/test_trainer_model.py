@@ -181,6 +181,25 @@ def test_each_schedule_goes_down_its_own_way_to_its_final_fraction(kind: str, ex
     assert schedule.lr(900, 0.9) == pytest.approx({"cosine": 0.22, "linear": 0.28, "wsd": 0.6}[kind], abs=0.01)
 
 
+def test_a_budget_in_flops_ends_where_its_tokens_do() -> None:
+    made = Recipe(**RECIPE)
+    price = made.tokens_per_step * 1000
+    for flops, steps in ((price, 1), (3 * price - 1, 2), (2.5e6 * price, 2_500_000)):
+        assert Schedule.of({"flops": flops}, made, 1000).total_steps == steps
+    schedule = Schedule.of({"flops": 100.0 * price}, made, 1000)
+    same = Schedule.of({"steps": 100}, made)
+    assert [schedule.lr(step, schedule.spent(step, 0.0)) for step in range(100)] == [
+        same.lr(step, same.spent(step, 0.0)) for step in range(100)
+    ]
+
+
+@pytest.mark.parametrize("budget", [{"flops": 1e4}, {"tokens": 1}])
+def test_a_budget_that_pays_for_no_step_is_refused(budget: dict[str, float]) -> None:
+    ((unit, amount),) = budget.items()
+    with pytest.raises(ValueError, match=rf"budget of {amount:g} {unit} does not pay for one step of .* {unit} \("):
+        Schedule.of(budget, Recipe(**RECIPE), 1000)
+
+
 def test_a_budget_in_seconds_follows_the_clock() -> None:
     schedule = schedule_of({"seconds": 10.0}, lr_warmup=0)
     assert schedule.lr(0, schedule.spent(0, seconds=0.0)) == 1.0

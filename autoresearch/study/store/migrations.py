@@ -188,3 +188,13 @@ def m006_logical_time(db: Database) -> None:
 def m007_menu_text(db: Database) -> None:
     # menu.toml as the study began with it; NULL: made before this was kept, and not opened since
     db.execute("ALTER TABLE studies ADD COLUMN menu TEXT")
+
+
+@migrations()
+def m008_compute(db: Database) -> None:
+    # of the whole run, FLOPs a token x tokens; NULL: it ended before its model was built, or nobody counted
+    db.execute("ALTER TABLE runs ADD COLUMN flops REAL")
+    # MFU was made from FLOPs a token, a whole number, which it therefore still tells.
+    db.execute("""
+        UPDATE runs SET flops = ROUND(mfu * peak_flops / tokens_per_second) * tokens
+        WHERE mfu > 0 AND peak_flops > 0 AND tokens_per_second > 0 AND tokens > 0""")

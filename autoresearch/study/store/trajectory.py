@@ -250,6 +250,7 @@ class Trajectory(Rows):
                 "failure", "message", "failed_step", "val_bpb", "test_bpb", "tokens", "steps", "params",
                 "train_seconds", "eval_seconds", "total_seconds", "cpu_seconds", "tokens_per_second",
                 "peak_memory_bytes", "device", "first_step_seconds", "mfu", "peak_flops", "peak_flops_source",
+                "flops",
             )
         }  # fmt: skip
         measured |= {f"{phase}_seconds": seconds for phase, seconds in result.step_seconds.items()}

@@ -93,3 +93,15 @@ def test_a_new_database_has_the_table_that_an_upgraded_one_has(old: Path, tmp_pa
     )
     assert new.startswith(CREATED) and upgraded.replace(", mood TEXT", "") == new
     assert len(re.findall("cancelled", new)) == 1
+
+
+def test_old_runs_get_their_flops_from_what_was_measured_and_none_where_nothing_was(old: Path) -> None:
+    per_token, speed, peak = 6_291_456, 18_123.7, 4.1e11
+    sql = f"""
+        UPDATE runs SET state = 'complete', val_bpb = 2.5, tokens = 198656, tokens_per_second = {speed},
+            peak_flops = {peak}, mfu = {per_token * speed / peak!r} WHERE seed = 1"""
+    fetch(old, sql)
+    fetch(old, "UPDATE runs SET tokens = 2048 WHERE seed = 2")
+    store = Store(old)
+    assert [run.flops for run in store.runs()] == [None, per_token * 198_656, None]
+    store.close()
