@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoresearch.study.folder import StudyFolder
-from autoresearch.trial import Recipe
+from autoresearch.trial import Recipe, window_of
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
 from trainer.protocol import RunRequest
@@ -33,7 +33,8 @@ def make_request(
     score_test: bool,
 ) -> RunRequest:
     """One run under the study's terms; `place`, its folder, is made. `seed` counts within the study."""
-    settings = folder.settings
+    settings, baseline = folder.settings, folder.store.trial(0)
+    assert baseline is not None
     place.mkdir(parents=True, exist_ok=True)
     return RunRequest(
         run_id=run_id,
@@ -47,4 +48,5 @@ def make_request(
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         score_test=score_test,
+        score_window=window_of(baseline.recipe),  # no setting: one window for the whole study
     )

@@ -71,7 +71,7 @@ def test_the_score_is_the_metrics_own_over_the_whole_text_in_windows_of_that_len
 ) -> None:
     passes: list[tuple[list[int], int, int, int, float]] = []
 
-    def noted(nats_of: Any, tokens: Any, text_bytes: int, endoftext: int, length: int, *rest: Any, **more: Any) -> float:
+    def noted(nats_of: Any, tokens: Any, text_bytes: int, endoftext: int, length: int, *rest: Any, **more: Any) -> Any:
         found = bits_per_byte(nats_of, tokens, text_bytes, endoftext, length, *rest, **more)
         passes.append((tokens.tolist(), text_bytes, endoftext, length, found))
         return found

@@ -1,5 +1,7 @@
 """The schema of study.db: named, append-only migrations, each in a transaction; comments say what NULL means."""
 
+import json
+
 from sqlite_utils import Database, Migrations
 
 from autoresearch.study.store.ticks import number_moments
@@ -188,3 +190,20 @@ def m006_logical_time(db: Database) -> None:
 def m007_menu_text(db: Database) -> None:
     # menu.toml as the study began with it; NULL: made before this was kept, and not opened since
     db.execute("ALTER TABLE studies ADD COLUMN menu TEXT")
+
+
+@migrations()
+def m009_window_score(db: Database) -> None:
+    # val_bpb in windows of the baseline's seq_len; NULL: not complete, windows that the recipe was not trained on, or
+    # made before this was measured
+    db.execute("ALTER TABLE runs ADD COLUMN window_bpb REAL")
+    db.execute("ALTER TABLE promotions ADD COLUMN window_bpb REAL")  # NULL likewise
+    if db.execute("SELECT 1 FROM studies WHERE source IS NOT NULL").fetchone():
+        return  # in which windows a stranger scores is not known
+    windows = {
+        trial: json.loads(recipe).get("seq_len")
+        for trial, recipe in db.execute("SELECT number, recipe FROM trials").fetchall()
+    }
+    same = [(trial,) for trial, window in windows.items() if window is not None and window == windows[0]]
+    for table in ("runs", "promotions"):
+        db.conn.executemany(f"UPDATE {table} SET window_bpb = val_bpb WHERE trial = ?", same)
