@@ -63,7 +63,7 @@ def longer_contexts(evidence: Evidence) -> Iterator[str]:
         took_them = trial.decision == "keep" and "seq_len" in trial.changes
         longer = (window_of(trial.recipe) or 0) > (fixed or 0)
         if longer and (took_them or trial is evidence.incumbent) and (found := context(evidence, trial)):
-            yield f"Trial {trial.number} has longer context than the baseline, {found}."
+            yield f"Trial {trial.number} has longer context than the baseline: it was {found}."
 
 
 def _score(runs: Runs, noise: Noise) -> str:

@@ -105,8 +105,10 @@ def test_a_keep_that_took_longer_windows_and_the_incumbent_are_named_before_the_
     ran: StudyFolder, evidence: Evidence
 ) -> None:
     took, stands = longer_contexts(evidence)
-    assert took.startswith("Trial 1 has longer context than the baseline, scored at the baseline's window of 256: ")
-    assert stands.startswith("Trial 3 has longer context than the baseline, ")
+    assert took.startswith(
+        "Trial 1 has longer context than the baseline: it was scored at the baseline's window of 256: "
+    )
+    assert stands.startswith("Trial 3 has longer context than the baseline: it was scored at ")
     assert {took, stands} <= {*warnings(evidence, measure(evidence))}
     text, beginning = markdown(facts(ran)), took.partition("[")[0]
     assert text.index("Before you trust it") < text.index(beginning) < text.index("What stands")
