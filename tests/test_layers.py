@@ -42,6 +42,7 @@ INSIDE = {
         ["status"],
         ["sentences"],
         ["meters", "longer_runs", "knobs", "proposers", "work", "nights", "compute"],
+        ["context"],
         ["__init__"],
         ["evidence"],
     ],

@@ -30,6 +30,7 @@ class RunRequest:
     device: str = "auto"  # auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
     score: bool = True  # False: only speed and memory are wanted
     score_test: bool = False  # score the test text too, after the validation text
+    score_window: int | None = None  # tokens: score the validation text in windows of this length too
     val_points: int = 0  # how often to look at the validation text on the way; not with a budget in seconds
     random_tokens: bool = False  # train on one batch of random tokens that is on the device already
     compile: bool = False  # torch.compile for the model's blocks
@@ -52,6 +53,12 @@ class RunRequest:
             _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
         for name in ("score", "score_test", "random_tokens", "compile", "repeatable"):
             _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
+        _require(
+            self.score_window is None or (_is_whole(self.score_window) and self.score_window > 0),
+            "score_window",
+            self.score_window,
+            "a whole number of tokens, 1 or above",
+        )
         _require(_is_whole(self.val_points) and self.val_points >= 0, "val_points", self.val_points, "0 or above")
         _require(
             not (self.val_points and "seconds" in self.budget),
@@ -92,6 +99,8 @@ class RunResult:
     failed_step: int | None = None  # the step, counted from 1, whose loss went wrong
     val_bpb: float | None = None  # bits per byte of the validation text; None unless complete and scored
     test_bpb: float | None = None
+    # val_bpb in windows of score_window tokens; None: not asked for, or the model was trained on shorter ones
+    window_bpb: float | None = None
     params: int | None = None  # trained parameters, tied ones once
     steps: int | None = None  # optimizer steps done
     tokens: int | None = None  # tokens trained on
@@ -123,7 +132,9 @@ class RunResult:
             self.failure,
             f"one of {', '.join(FAILURES)} if the run failed, else None",
         )
-        _require(self.val_bpb is None or self.state == "complete", "val_bpb", self.val_bpb, "set if complete only")
+        for name in ("val_bpb", "window_bpb"):
+            score = getattr(self, name)
+            _require(score is None or self.state == "complete", name, score, "set if complete only")
 
     @property
     def mfu(self) -> float | None:

@@ -42,7 +42,7 @@ class Cancelled(Exception):
 def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool] = lambda: False) -> RunResult:
     """Trains and scores one request; a failure of any kind is a result too.
 
-    report: called with phase (train, val, test), steps done, steps in all, latest training loss.
+    report: called with phase (train, val, test, window), steps done, steps in all, latest training loss.
     is_cancelled: asked after each report; of several processes the first one's answer counts.
     """
     keep_freed_memory()
@@ -171,12 +171,16 @@ def _train_and_score(
         splits = ("val", "test") if request.score_test else ("val",) if request.score else ()
         return_freed_memory()  # or what training has freed would count on top of what scoring takes
         model.train(False)
-        scores = {f"{split}_bpb": _score(nats_of, dataset, split, recipe, device, losses, watch) for split in splits}
+        score = partial(_score, nats_of, dataset, device, losses, watch)
+        scores = {f"{split}_bpb": score(split, split, recipe.seq_len) for split in splits}
+        window_bpb = _in_windows(
+            request.score_window, recipe.seq_len, scores.get("val_bpb"), partial(score, "window", "val")
+        )
         facts["eval_seconds"] = time.perf_counter() - eval_started
         if not all(map(math.isfinite, scores.values())):
             message = f"diverged by step {spent.steps}: the trained model's scores are not finite"
             return _diverged(spent.steps, message)
-        return {"state": "complete", **scores}
+        return {"state": "complete", **scores, "window_bpb": window_bpb}
     except Cancelled:
         facts.setdefault("train_seconds", time.perf_counter() - ready)
         return {"state": "cancelled", "message": f"cancelled after step {len(losses.values)}"}
@@ -217,17 +221,39 @@ def _batches(
 
 
 def _score(
-    nats_of: Cost, dataset: Dataset, split: str, recipe: Recipe, device: torch.device, losses: Losses, report: Report
+    nats_of: Cost,
+    dataset: Dataset,
+    device: torch.device,
+    losses: Losses,
+    report: Report,
+    phase: str,
+    split: str,
+    window: int,
 ) -> float:
     return bits_per_byte(
         nats_of,
         getattr(dataset, split),
         dataset.manifest.splits[split].bytes,
         dataset.manifest.endoftext,
-        recipe.seq_len,
+        window,
         device,
-        report=lambda done, windows: report(split, done, windows, losses.values[-1]),
+        report=lambda done, windows: report(phase, done, windows, losses.values[-1]),
     )
+
+
+def _in_windows(window: int | None, seq_len: int, val_bpb: float | None, score: Callable[[int], float]) -> float | None:
+    """The validation text's bits per byte in windows of so many tokens; `score` makes a pass, at most once.
+
+    None beyond seq_len: learned positions end there, and with rope, which does not, such a score would say how the
+    model extrapolates to distances that it never saw, not how good the recipe is. Nor is a score that is no number a
+    failure: the run is judged by val_bpb.
+    """
+    if window is None or val_bpb is None or window > seq_len:
+        return None
+    if window == seq_len or not math.isfinite(val_bpb):
+        return val_bpb
+    found = score(window)
+    return found if math.isfinite(found) else None
 
 
 def device_named(name: str) -> torch.device:

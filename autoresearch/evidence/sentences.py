@@ -118,6 +118,9 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
     found = []
     if meters.verdict != "researching":
         found.append(f"The search is {meters.verdict}: {meters.why}.")
+    found += meters.longer_contexts[:MOST_NAMED]
+    if (more := len(meters.longer_contexts) - MOST_NAMED) > 0:
+        found.append(f"{words.count(more, 'more keep has', 'more keeps have')} longer context than the baseline.")
     if both := meters.judged_both_ways:
         found.append(
             f"{words.count(len(both), 'recipe was', 'recipes were')} both kept and discarded, by the noise alone: "

@@ -76,7 +76,7 @@ _TRIAL_NEVER_NULL = ("proposer", "changes", "hypothesis", "state", "reason", "n_
 _RUN: dict[str, Read] = {
     "purpose": _word("candidate", "reference"), "state": _word("complete", "failed", "cancelled"), "attempts": whole,
     "failure": _word(*FAILURES), "message": text, "failed_step": whole, "val_bpb": score, "test_bpb": score,
-    "tokens": whole, "steps": whole, "params": whole, "train_seconds": real, "eval_seconds": real,
+    "window_bpb": score, "tokens": whole, "steps": whole, "params": whole, "train_seconds": real, "eval_seconds": real,
     "total_seconds": real, "cpu_seconds": real, "tokens_per_second": real, "peak_memory_bytes": whole,
     "energy_joules": real, "energy_source": text, "curve": curve_of, "device": text, "versions": _versions,
     "started_at": stamp, "finished_at": stamp, "data_seconds": real, "forward_seconds": real,
@@ -139,7 +139,7 @@ def read_runs(value: object, trial: int) -> list[Row] | None:
         if row["state"] is None or (row["state"] == "complete" and row["val_bpb"] is None):
             row["state"] = "failed"
         if row["state"] != "complete":
-            row |= {"val_bpb": None, "test_bpb": None}
+            row |= {"val_bpb": None, "test_bpb": None, "window_bpb": None}
         if row["state"] == "failed":
             row["failure"] = row["failure"] or "error"
         rows[seed] = row

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoresearch.config import Settings
 from autoresearch.study.folder import StudyFolder
-from autoresearch.trial import Recipe
+from autoresearch.trial import Recipe, window_of
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
 from trainer.protocol import RunRequest
@@ -40,7 +40,8 @@ def make_request(
     score_test: bool,
 ) -> RunRequest:
     """One run under the study's terms; `place`, its folder, is made. `seed` counts within the study."""
-    settings = folder.settings
+    settings, baseline = folder.settings, folder.store.trial(0)
+    assert baseline is not None
     place.mkdir(parents=True, exist_ok=True)
     return RunRequest(
         run_id=run_id,
@@ -56,4 +57,5 @@ def make_request(
         data_parallel=settings.data_parallel,
         score_test=score_test,
         memory_bytes=memory_cap(settings, machine),
+        score_window=window_of(baseline.recipe),  # no setting: one window for the whole study
     )

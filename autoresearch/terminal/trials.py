@@ -14,6 +14,7 @@ from autoresearch import words
 from autoresearch.decide import Noise
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.compute import compute, over_parent
+from autoresearch.evidence.context import context
 from autoresearch.terminal.console import grid, listing
 from autoresearch.trial import Run, Trial
 from rails import clean
@@ -72,6 +73,8 @@ def trial_view(
         "answer": clean(proposal["raw"], 1000) if proposal else words.NONE,
         "time": f"{trial.started_at} to {trial.finished_at or '...'}",
     }
+    if windows := context(evidence, trial):
+        facts["context"] = windows
     parts: list[RenderableType] = [grid({name: clean(value, 1000) for name, value in facts.items()}), Text()]
     table = listing(*RUN_COLUMNS, right=tuple({*RUN_COLUMNS} - {"purpose", "state"}))
     for run in runs:

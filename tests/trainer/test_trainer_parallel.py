@@ -73,6 +73,17 @@ def test_megatron_shares_batches_too(pair: Worker, warm_worker: Worker, request_
     assert shared.val_bpb == pytest.approx(alone.val_bpb, abs=1e-3)
 
 
+@pytest.mark.parametrize("shares", [{"data_parallel": 2}, {"tensor_parallel": 2, "backend": "megatron"}])
+def test_two_processes_score_at_a_fixed_window_as_one(
+    pair: Worker, warm_worker: Worker, request_for: RequestFor, shares: dict[str, Any]
+) -> None:
+    knobs = {"seq_len": 64, "batch_size": 2, "position": "rope", "score_window": 32}
+    alone, shared = warm_worker.run(request_for(**knobs)), pair.run(request_for(**knobs, **shares))
+    assert (shared.state, shared.processes) == ("complete", 2)
+    assert shared.window_bpb == pytest.approx(alone.window_bpb, abs=1e-3)
+    assert alone.window_bpb is not None and alone.window_bpb != alone.val_bpb
+
+
 def test_a_budget_in_seconds_ends_for_both_at_the_same_step(pair: Worker, request_for: RequestFor) -> None:
     result = pair.run(request_for(data_parallel=2, budget={"seconds": 0.5}))
     assert result.state == "complete" and result.steps

@@ -8,6 +8,7 @@ from typing import Any
 
 from autoresearch import words
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.context import context
 from autoresearch.morning.report.curves import Curve, thin
 from autoresearch.morning.report.table import Kind, Table, table
 from autoresearch.study.folder import StudyFolder
@@ -108,6 +109,8 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
     if trial.improvement is not None:
         gain = words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
         yield f"better by {gain}" + (f" than trial {trial.reference}" if trial.reference is not None else "")
+    if windows := context(evidence, trial):
+        yield windows
     if trial.expected_delta is not None:
         yield f"expected to be better by {words.gain(-trial.expected_delta)}"
     if trial.test_bpb is not None:
