@@ -144,12 +144,12 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
         found.append("No recipe was run twice: the intervals rest on an assumed deviation, not on a measured one.")
     if not evidence.folder.settings.repeatable:
         found.append(f"On a GPU {words.NOT_REPEATABLE}: a seed run again gives another one, near the first.")
-    if more := bought(evidence):
+    if dearer := bought(evidence):
         kept = sum(trial.decision == "keep" for trial in evidence.trials)
         found.append(
-            f"{len(more)} of {words.count(kept, 'kept change')} spent more than the recipe that "
-            f"{words.plural(len(more), 'it', 'they')} changed, up to {words.times(max(more.values()))} its FLOPs "
-            f"(trial {words.numbers(more)}): a part of such a gain is bought."
+            f"{len(dearer)} of {words.count(kept, 'kept change')} spent more than the recipe that "
+            f"{words.plural(len(dearer), 'it', 'they')} changed, up to {words.times(max(dearer.values()))} its FLOPs "
+            f"(trial {words.numbers(dearer)}): a part of such a gain is bought."
         )
     if "estimate" in evidence.energy_sources:
         found.append("Energy is estimated from processor time and the wattage in study.toml, not measured.")
