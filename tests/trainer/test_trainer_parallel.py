@@ -25,7 +25,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.fixture(scope="module")
 def odd_data_dir(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a vocabulary that two processes cannot share evenly."""
+    """With a vocabulary that two processes cannot share evenly, and that fills no fast product's tile."""
     return prepare(str(texts), tmp_path_factory.mktemp("data"), vocab_size=511, val_bytes=10_000, test_bytes=10_000)
 
 
@@ -62,7 +62,8 @@ def test_two_processes_that_share_each_matrix_train_as_one(
     alone = warm_worker.run(request_for(**knobs))
     shared = pair.run(request_for(tensor_parallel=2, **knobs))
     assert (shared.state, shared.message, shared.processes) == ("complete", "", 2)
-    assert (shared.flops_per_token, shared.tokens) == (alone.flops_per_token, alone.tokens)
+    assert (shared.params, shared.flops_per_token) == (alone.params, alone.flops_per_token)
+    assert shared.tokens == alone.tokens
     assert shared.val_bpb == pytest.approx(alone.val_bpb, abs=1e-3)
     assert [loss for _, loss in shared.curve] == pytest.approx([loss for _, loss in alone.curve], abs=1e-2)
 

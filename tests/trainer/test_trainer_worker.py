@@ -152,7 +152,7 @@ def test_peak_memory_is_of_the_run_and_not_of_an_earlier_one(warm_worker: Worker
     big = warm_worker.run(request_for(n_layer=1, d_ff=8192, budget={"steps": 1}))
     after = warm_worker.run(request_for())
     assert before.peak_memory_bytes and big.peak_memory_bytes and after.peak_memory_bytes
-    hidden_bytes = EVALUATION_TOKENS * 8192 * 4  # of the widest layer; the text is a little shorter than that
+    hidden_bytes = EVALUATION_TOKENS * 8192 * 4  # of the widest layer in scoring
     assert big.peak_memory_bytes > before.peak_memory_bytes + hidden_bytes
     assert after.peak_memory_bytes < before.peak_memory_bytes + hidden_bytes * 0.2
 
