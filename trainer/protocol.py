@@ -32,6 +32,7 @@ class RunRequest:
     val_points: int = 0  # how often to look at the validation text on the way; not with a budget in seconds
     random_tokens: bool = False  # train on one batch of random tokens that is on the device already
     compile: bool = False  # torch.compile for the model's blocks
+    repeatable: bool = True  # one seed, one number, to the last bit; False: the device's fastest way
     tensor_parallel: int = 1  # processes that share each matrix; the worker must have been started with as many
     data_parallel: int = 1  # processes that share each batch
 
@@ -47,7 +48,7 @@ class RunRequest:
         )
         for name in ("data_dir", "result_path", "backend", "device"):
             _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
-        for name in ("score", "score_test", "random_tokens", "compile"):
+        for name in ("score", "score_test", "random_tokens", "compile", "repeatable"):
             _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         _require(_is_whole(self.val_points) and self.val_points >= 0, "val_points", self.val_points, "0 or above")
         _require(
