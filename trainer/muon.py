@@ -13,6 +13,8 @@ ITERATIONS = 5
 EPSILON = 1e-7
 # So scaled, updates are as large as AdamW's usually are, and one learning rate serves both (Moonlight 2025).
 SCALE = 0.2
+# Of one batch: enough to fill a GPU, few enough that memory does not grow with the model (14 bytes each).
+ELEMENTS_AT_A_TIME = 2**26
 
 
 class Muon(torch.optim.Optimizer):
@@ -62,10 +64,13 @@ class Muon(torch.optim.Optimizer):
             # [turns, rows, columns]: a view, since the rows of one matrix need not be neighbours.
             for part in update.unflatten(0, (-1, sum(rows))).split(rows, 1):
                 by_shape.setdefault(part.shape, []).append(part)
-        for parts in by_shape.values():
-            turned = orthogonalised(torch.stack(parts).flatten(1, 2))
-            turned = turned.to(parts[0].dtype) * (SCALE * math.sqrt(max(turned.shape[1:])))
-            torch._foreach_copy_(parts, list(turned.unflatten(1, parts[0].shape[:2])))
+        for shape, parts in by_shape.items():
+            at_a_time = max(1, ELEMENTS_AT_A_TIME // math.prod(shape))
+            for first in range(0, len(parts), at_a_time):
+                batch = parts[first : first + at_a_time]
+                turned = orthogonalised(torch.stack(batch).flatten(1, 2))
+                turned = turned.to(batch[0].dtype) * (SCALE * math.sqrt(max(turned.shape[1:])))
+                torch._foreach_copy_(batch, list(turned.unflatten(1, shape[:2])))
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.muon import SCALE, Muon, orthogonalised
+from trainer.muon import ELEMENTS_AT_A_TIME, SCALE, Muon, orthogonalised
 
 LR, DECAY = 0.01, 0.1
 ROUNDING = 0.05  # of an update: bfloat16's digits, five products deep
@@ -34,7 +34,9 @@ def after_steps(optimizer: torch.optim.Optimizer, matrices: list[nn.Parameter], 
         optimizer.step()
 
 
-def test_each_matrix_moves_as_torchs_own_moves_it() -> None:
+@pytest.mark.parametrize("elements_at_a_time", [ELEMENTS_AT_A_TIME, 1000])
+def test_each_matrix_moves_as_torchs_own_moves_it(elements_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.muon.ELEMENTS_AT_A_TIME", elements_at_a_time)
     shapes = [(16, 16), (48, 16), (16, 48), (16, 16), (8, 40), (48, 16)]
     start, left, right = (random_matrices(*shapes) for _ in range(3))
     generator = torch.Generator().manual_seed(1)

@@ -23,7 +23,7 @@ def test_a_references_loss_and_gradients_are_the_trainers_and_torchs_own(name: s
     weights = {key: weight.detach().clone() for key, weight in model.named_parameters()}
     reference = REFERENCES[name](recipe, VOCAB_SIZE, weights)
     tokens = torch.randint(1, VOCAB_SIZE, (4, 33), generator=torch.Generator().manual_seed(0))
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
     torchs = F.cross_entropy(model.logits(inputs), targets.flatten())
     losses = [model(inputs, targets).mean(), reference(inputs, targets)]
