@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from worker_process import RECIPE
 
 from trainer.backends import attention, backend_named, precisions
@@ -122,6 +123,22 @@ def test_an_fp8_product_and_its_gradients_are_near_the_exact_ones() -> None:
     for gradient, wanted in zip(found, exact, strict=True):
         assert gradient.dtype == wanted.dtype
         assert relative_error(gradient, wanted) < 0.1
+
+
+def test_fp8_sums_fast_for_outputs_and_exactly_for_gradients() -> None:
+    found = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten._scaled_mm.default:
+                arguments = dict(zip([a.name for a in function._schema.arguments], args, strict=False)) | kwargs
+                found.append((arguments["self"].dtype, arguments.get("use_fast_accum", False)))
+            return function(*args, **(kwargs or {}))
+
+    layer = Float8Linear(32, 16, bias=False)
+    with Products():
+        layer(torch.randn(16, 32, dtype=torch.bfloat16, requires_grad=True)).sum().backward()
+    assert found == [(torch.float8_e4m3fn, True), (torch.float8_e5m2, False), (torch.float8_e5m2, False)]
 
 
 def test_an_fp8_model_costs_nearly_what_a_bf16_model_does() -> None:

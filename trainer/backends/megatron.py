@@ -116,6 +116,15 @@ class MegatronGPT(nn.Module):
             "vectors": [p for p in self.gpt.decoder.parameters() if p.ndim < 2],
         }
 
+    def stacks(self) -> dict[nn.Parameter, tuple[int, ...]]:
+        """Of each key head its queries, its key, its value (see `load`); of swiglu, the gate and the rest."""
+        recipe = self.recipe
+        queries = recipe.n_head // recipe.kv_heads * recipe.head_width
+        rows: dict[str, tuple[int, ...]] = {"linear_qkv.weight": (queries, recipe.head_width, recipe.head_width)}
+        if recipe.activation == "swiglu":
+            rows["linear_fc1.weight"] = (recipe.hidden, recipe.hidden)
+        return {p: rows[end] for name, p in self.gpt.named_parameters() for end in rows if name.endswith(end)}
+
     def matmul_weights(self) -> int:
         """Weights that multiply each token: the blocks' matrices and the output layer."""
         blocks = sum(p.numel() for p in self.groups()["matrices"]) * self.processes.tensor

@@ -84,6 +84,14 @@ class GPT(nn.Module):
             "vectors": [p for p in self.parameters() if p.ndim < 2],
         }
 
+    def stacks(self) -> dict[nn.Parameter, tuple[int, ...]]:
+        """Queries, keys and values, each as a whole; of swiglu, the gate and the rest."""
+        keys = self.recipe.kv_heads * self.recipe.head_width
+        rows: dict[str, tuple[int, ...]] = {"query_key_value.weight": (self.recipe.d_model, keys, keys)}
+        if self.recipe.activation == "swiglu":
+            rows["expand.weight"] = (self.recipe.hidden, self.recipe.hidden)
+        return {p: rows[end] for name, p in self.named_parameters() for end in rows if name.endswith(end)}
+
     def matmul_weights(self) -> int:
         """Weights that multiply each token: the blocks' matrices and the output layer."""
         return sum(p.numel() for p in self.groups()["matrices"]) + self.token_embedding.weight.numel()
