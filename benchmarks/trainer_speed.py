@@ -35,7 +35,6 @@ from pathlib import Path
 import torch
 from reference_models import REFERENCES, train_reference
 
-from autoresearch.study.preset import load_preset
 from trainer.backends.torch_gpt import TorchBackend
 from trainer.batches import on_device
 from trainer.data import prepare
@@ -81,6 +80,9 @@ class Measurement:
 
 
 def main() -> None:
+    # Here, since whoever imports `measure` may lack what reads a preset.
+    from autoresearch.study.preset import load_preset
+
     chosen = _options()
     preset = load_preset(chosen.preset)
     recipe = preset.recipe
