@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -168,10 +169,7 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _spread(values: list[float]) -> str:
-    middle = (
-        sorted(values)[len(values) // 2] if len(values) % 2 else sum(sorted(values)[len(values) // 2 - 1 :][:2]) / 2
-    )
-    shown = f"{middle:,.0f}"
+    shown = f"{statistics.median(values):,.0f}"
     return shown if len(values) == 1 else f"{shown} ({min(values):,.0f} to {max(values):,.0f})"
 
 
@@ -180,7 +178,8 @@ def _joules(runs: list[Row]) -> str:
     metered = [row for row in runs if row.get("joules") is not None and row.get("tokens")]
     if not metered:
         return words.NONE
-    figure = sum(row["joules"] for row in metered) / sum(row["tokens"] for row in metered) * 1e6
+    # The median, since a first run may compile.
+    figure = statistics.median(row["joules"] / row["tokens"] * 1e6 for row in metered)
     return f"{words.figure(figure)} ({', '.join(sorted({row['energy_source'] for row in metered}))})"
 
 

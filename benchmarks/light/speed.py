@@ -23,44 +23,44 @@ class Way:
 
 
 def measure(plan: Plan, notes: Notes) -> None:
-    """Rounds in one warm worker, every other one in reverse; the first run of each way warms up and counts for no
-    speed."""
-    ways = list(_ways(plan))
-    worker = WarmWorker()
-    for way in ways:
-        _run(plan, notes, worker, way, "warm_up", steps=2)
-        _run(plan, notes, worker, way, "rows")
+    """Rounds of the ways that are compared, every other one in reverse, then the others once, all in one warm worker.
+
+    A run's first step, which may compile, counts for no speed.
+    """
+    ways, worker = _ways(plan), WarmWorker()
     compared = [way for way in ways if way.every_round]
-    for number in range(1, 2 if plan.quick else ROUNDS):
+    for number in range(2 if plan.quick else ROUNDS):
         for way in compared[:: 1 if number % 2 == 0 else -1]:
-            _run(plan, notes, worker, way, "rows", number)
+            _run(plan, notes, worker, way, number)
+    for way in ways:
+        if not way.every_round:
+            _run(plan, notes, worker, way, 0)
     worker.close()
 
 
-def _run(
-    plan: Plan, notes: Notes, worker: WarmWorker, way: Way, rows: str, number: int = 0, steps: int | None = None
-) -> None:
+def _run(plan: Plan, notes: Notes, worker: WarmWorker, way: Way, number: int) -> None:
     if any(row["name"] == way.name for row in notes.found.get("failed", [])):
         return
     recipe = recipe_of(plan, precision=way.precision)
-    request = request_of(plan, recipe, **way.fields | ({"budget": {"steps": steps}} if steps else {}))
-    row = {"name": way.name, "round": number, "recipe": recipe, **worker.run(plan, request)}
-    notes.add(rows if row["state"] == "complete" else "failed", row)
+    row = {"name": way.name, "round": number, "recipe": recipe}
+    row |= worker.run(plan, request_of(plan, recipe, **way.fields))
+    notes.add("rows" if row["state"] == "complete" else "failed", row)
 
 
 def _ways(plan: Plan) -> list[Way]:
     compiled = ", compiled" if plan.on_gpu else ""
+    free = {"repeatable": False}
     ways = [Way(f"bf16{compiled}, repeatable", every_round=True)]
     if HAS_REPEATABLE:
-        ways.insert(0, Way(f"bf16{compiled}, not repeatable", "bf16", {"repeatable": False}, every_round=True))
+        ways.insert(0, Way(f"bf16{compiled}, not repeatable", fields=free, every_round=True))
     if "fp8" in plan.precisions:
         ways.append(Way(f"fp8{compiled}, repeatable", "fp8", every_round=True))
-        if HAS_REPEATABLE:
-            ways.append(Way(f"fp8{compiled}, not repeatable", "fp8", {"repeatable": False}, every_round=True))
     if plan.on_gpu:
-        ways.append(Way("bf16, eager, repeatable", "bf16", {"compile": False}))
+        ways.append(Way("bf16, eager, repeatable", fields={"compile": False}))
     if not plan.quick and _is_here("megatron.core"):
-        ways.append(Way("bf16, backend megatron, repeatable", "bf16", {"compile": False, "backend": "megatron"}))
+        ways.append(Way("bf16, backend megatron, repeatable", fields={"compile": False, "backend": "megatron"}))
+    if "fp8" in plan.precisions and HAS_REPEATABLE:
+        ways.append(Way(f"fp8{compiled}, not repeatable", "fp8", free))
     return ways
 
 
