@@ -94,8 +94,8 @@ def test_what_was_measured_survives_the_end_and_no_process_does(
         return content_of(out)["pieces"][piece]["state"]
 
     wait_until(lambda: (out / "first_light.json").exists() and state(running) == "running", 200)
-    children: list[psutil.Process] = []
-    wait_until(lambda: children.extend(psutil.Process(process.pid).children(recursive=True)) or children)
+    wait_until(psutil.Process(process.pid).children)
+    children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(end)
     assert process.wait(60) == (-end if end == signal.SIGKILL else 1)
     assert not psutil.wait_procs(children, timeout=30)[1]
