@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 RESET_HIGH_WATER_MARK = "5"  # man 5 proc, clear_refs
@@ -36,6 +35,8 @@ class MemoryPeak:
     def sample(self) -> None:
         """Looks at the memory in use now, where that is the only way."""
         if self._device.type == "cpu" and not self._has_mark:
+            import psutil  # here, since on most machines the trainer needs nothing beyond torch and numpy
+
             self._highest_sample_bytes = max(self._highest_sample_bytes, psutil.Process().memory_info().rss)
 
     def bytes(self) -> int:
