@@ -1,5 +1,4 @@
-"""What tests share: the command line, and torch as in workers: on one thread, as two that spin are slower side by side,
-and with products on a GPU that repeat, of which torch convinces itself before the first."""
+"""What tests share: the command line, and torch with the environment that workers have."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ GIB = 2**30
 # Student's t, 97.5 %, by degrees of freedom; the rounds are few.
 T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
+HOW = {True: "repeatable", False: "not repeatable"}
+
 Row = dict[str, Any]
 
 
@@ -64,16 +66,16 @@ def rows_of(content: Row, piece: str, *words_in_name: str) -> list[Row]:
 
 
 def against_references(content: Row) -> dict[str, Ratio]:
-    """ "torch, repeatable / huggingface" -> ratio."""
-    groups: dict[tuple[bool, str], list[Row]] = {}
+    """ "torch / huggingface, repeatable" -> ratio; each is compared with those that repeat as it does."""
+    groups: dict[tuple[bool, bool, str], list[Row]] = {}
     for row in found_by(content, "references").get("rows", []):
-        how = {None: "", True: ", repeatable", False: ", not repeatable"}[row["repeatable"]]
-        groups.setdefault((row["ours"], row["name"] + how), []).append(row)
+        groups.setdefault((row["ours"], row["repeatable"], row["name"]), []).append(row)
     found = {}
-    for (is_ours, name), rows in groups.items():
-        for (theirs_are_ours, other), others in groups.items():
-            if is_ours and not theirs_are_ours and (r := ratio(rows, others)) is not None:
-                found[f"{name} / {other}"] = r
+    for (is_ours, repeatable, name), rows in groups.items():
+        for (theirs_are_ours, others_repeat, other), others in groups.items():
+            is_asked = is_ours and not theirs_are_ours and repeatable == others_repeat
+            if is_asked and (r := ratio(rows, others)) is not None:
+                found[f"{name} / {other}, {HOW[repeatable]}"] = r
     return found
 
 
@@ -94,7 +96,7 @@ def aims(content: Row) -> list[tuple[str, str, str]]:
     theirs: dict[str, list[float]] = {}
     for pair, r in against_references(content).items():
         us, _, them = pair.partition(" / ")
-        if them.startswith("huggingface"):
+        if them.startswith("huggingface") and them.endswith(f", {HOW[False]}"):
             theirs.setdefault(us, []).append(r.middle)
     huggingface = max(map(min, theirs.values()), default=None)
     compiled = [*rows_of(content, "speed", "bf16", "compiled"), *rows_of(content, "first_step")]

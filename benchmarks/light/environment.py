@@ -40,6 +40,7 @@ def measure(plan: Plan, notes: Notes) -> None:
     )
     import torch
 
+    from trainer.capability import gpus, proven_precisions
     from trainer.run import device_named
 
     device = device_named(plan.device)
@@ -66,15 +67,14 @@ def measure(plan: Plan, notes: Notes) -> None:
         "device": str(device),
         "preset": preset,
         "memory_bytes": memory_bytes,
+        "uuids": [gpu["uuid"] for gpu in gpus()],
         "precisions": ["bf16"],
         "data_dir": _text(plan, preset),
     }
     notes(plan=prepared)
 
-    from trainer.capability import proven_precisions
-
-    proven = proven_precisions(device)
-    notes(precisions=proven, plan=prepared | {"precisions": proven})
+    proven, refused = proven_precisions(device)
+    notes(precisions=proven, refused=refused, plan=prepared | {"precisions": proven})
 
 
 def _text(plan: Plan, preset: str) -> str:

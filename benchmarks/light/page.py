@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from autoresearch import words
-from light.aims import Row, against_references, aims, found_by, median_of, ratio, rows_of
+from light.aims import HOW, Row, against_references, aims, found_by, median_of, ratio, rows_of
 
 UNITS = ("tokens a second", "peak", "MFU", "joules a million tokens", "runs")
 
@@ -47,6 +47,7 @@ def _title(content: Row) -> str:
         ]
     if "precisions" in found:
         lines += [f"- trains a step in: {', '.join(found['precisions'])}"]
+        lines += [f"- not in {precision}: {fault}" for precision, fault in found["refused"].items()]
     return title + "\n\n" + lines[0] + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
 
 
@@ -111,13 +112,14 @@ def _references(content: Row) -> list[str]:
     if not (rows := found.get("rows", [])):
         return []
     lines = []
-    groups: dict[tuple[str, bool | None], list[Row]] = {}
+    groups: dict[tuple[str, bool], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["name"], row["repeatable"]), []).append(row)
     for (name, repeatable), runs in groups.items():
-        how = {None: "", True: ", repeatable", False: ", not repeatable"}[repeatable]
         speeds = _spread([row["tokens_per_second"] for row in runs])
-        lines.append((name + how, speeds, words.size(median_of(runs, "peak_memory_bytes")), str(len(runs))))
+        lines.append(
+            (f"{name}, {HOW[repeatable]}", speeds, words.size(median_of(runs, "peak_memory_bytes")), str(len(runs)))
+        )
     lines += [(row["name"], f"failed: {_cell(row['message'])}", "", "") for row in found.get("failed", [])]
     ratios = [f"- {pair}: {r}" for pair, r in against_references(content).items()]
     parts = ["## Beside others", _table(("who", "tokens a second", "peak", "runs"), lines)]

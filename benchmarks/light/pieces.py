@@ -27,6 +27,7 @@ class Plan:
     data_dir: str = ""
     precisions: tuple[str, ...] = ()  # proven
     memory_bytes: int = 0  # the card's or the machine's
+    uuids: tuple[str, ...] = ()  # of cuda:0, cuda:1, ... as torch has them
 
     @property
     def on_gpu(self) -> bool:
@@ -67,7 +68,7 @@ def main() -> None:
     name, asked, found = sys.argv[1:]
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     plan = json.loads(Path(asked).read_text())
-    plan["precisions"] = tuple(plan.get("precisions", ()))
+    plan |= {name: tuple(plan.get(name, ())) for name in ("precisions", "uuids")}
     import_module(f"light.{name}").measure(Plan(**plan), Notes(Path(found)))
 
 

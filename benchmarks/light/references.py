@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from importlib.util import find_spec
-from typing import Any
 
 from light.pieces import Notes, Plan
-from light.runs import HAS_REPEATABLE, recipe_of, request_of
+from light.runs import recipe_of, request_of
 
 ROUNDS = 2
 STEPS = 32  # of which trainer_speed.py leaves the first eight untimed
@@ -26,16 +25,11 @@ def measure(plan: Plan, notes: Notes) -> None:
     for number in range(1 if plan.quick else ROUNDS):
         for name in [*references, *contestants][:: 1 if number % 2 == 0 else -1]:
             ours = name in contestants
-            for repeatable in (False, True) if ours and HAS_REPEATABLE else (None,):
-                asked = request if repeatable is None else replace(request, **_switch(repeatable))
+            for repeatable in (False,) if plan.quick else (False, True):
                 row = {"name": name, "round": number, "repeatable": repeatable, "ours": ours}
                 try:
-                    found = asdict(trainer_speed.measure(name, asked))
+                    found = asdict(trainer_speed.measure(name, replace(request, repeatable=repeatable)))
                 except SystemExit as end:  # how a contestant that fails ends the script
                     notes.add("failed", row | {"message": str(end.code)})
                     continue
                 notes.add("rows", row | found)
-
-
-def _switch(repeatable: bool) -> dict[str, Any]:
-    return {"repeatable": repeatable}

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from trainer.protocol import RunRequest, RunResult
 
 PRESETS = Path(__file__).resolve().parents[2] / "autoresearch" / "presets"
 TINY: dict[str, Value] = {"n_layer": 2, "n_head": 2, "d_model": 32, "d_ff": 64, "batch_size": 4, "seq_len": 32}
-# Whether this version of the trainer knows the switch; without it every run is repeatable as far as torch goes.
-HAS_REPEATABLE = "repeatable" in {field.name for field in fields(RunRequest)}
 
 _numbers = count()
 
@@ -58,14 +55,14 @@ class WarmWorker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
-        self._energy = Energy()
 
     def run(self, plan: Plan, request: RunRequest) -> dict[str, Any]:
         """What is known of the run afterwards: the result's figures, the predicted memory, the joules."""
         process = self._running()
+        energy = Energy(plan)
         path = Path(request.result_path).with_suffix(".request.json")
         request.write(path)
-        self._energy.start(process.pid, plan)
+        energy.start(process.pid)
         assert process.stdin is not None and process.stdout is not None
         with suppress(BrokenPipeError):  # the end of its output says the same
             process.stdin.write(f"{path}\n")
@@ -75,7 +72,7 @@ class WarmWorker:
                 self.close()
                 return {"state": "failed", "failure": "worker_died", "message": event.get("message", "see the log")}
         result = RunResult.read(request.result_path)
-        facts = figures(result) | self._energy.stop(process.pid, plan, result.cpu_seconds)
+        facts = figures(result) | energy.stop(process.pid, result.cpu_seconds)
         if (prediction := predicted_bytes(plan, request)) is not None:
             facts["predicted_memory_bytes"] = prediction
         return facts
@@ -114,26 +111,27 @@ def predicted_bytes(plan: Plan, request: RunRequest) -> int | None:
 class Energy:
     """Joules of a run by the meter that a study has; without autoresearch's packages, by the card's counter alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._meter: Any = None
         self._before: float | None = None
         with suppress(ImportError):
             from autoresearch.config import EnergySettings
             from autoresearch.workers.energy import EnergyMeter
 
-            self._meter = EnergyMeter(EnergySettings())
+            self._meter = EnergyMeter(EnergySettings(), plan.uuids)
 
-    def start(self, pid: int, plan: Plan) -> None:
+    def start(self, pid: int) -> None:
         if self._meter is not None:
-            self._meter.start("run", pid, _gpus(plan))
+            self._meter.start("run", pid, _gpus(self._plan))
         else:
-            self._before = _counted_joules(plan)
+            self._before = _counted_joules(self._plan)
 
-    def stop(self, pid: int, plan: Plan, cpu_seconds: float | None) -> dict[str, Any]:
+    def stop(self, pid: int, cpu_seconds: float | None) -> dict[str, Any]:
         if self._meter is not None:
-            energy = self._meter.stop("run", pid, _gpus(plan), cpu_seconds)
+            energy = self._meter.stop("run", pid, _gpus(self._plan), cpu_seconds)
             return {"joules": energy.joules, "energy_source": energy.source}
-        after = _counted_joules(plan)
+        after = _counted_joules(self._plan)
         if self._before is None or after is None:
             return {}
         return {"joules": after - self._before, "energy_source": "nvml"}
@@ -153,11 +151,7 @@ def _counted_joules(plan: Plan) -> float | None:
         return None
     try:
         pynvml.nvmlInit()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[_gpus(plan)[0] :][:1]
-        if visible and visible[0].startswith(("GPU-", "MIG-")):
-            card = pynvml.nvmlDeviceGetHandleByUUID(visible[0])
-        else:
-            card = pynvml.nvmlDeviceGetHandleByIndex(int(visible[0]) if visible and visible[0] else _gpus(plan)[0])
+        card = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{plan.uuids[_gpus(plan)[0]]}")
         return pynvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1e3
-    except (pynvml.NVMLError, ValueError):
+    except pynvml.NVMLError:
         return None

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from light.pieces import Notes, Plan
-from light.runs import HAS_REPEATABLE, WarmWorker, recipe_of, request_of
+from light.runs import WarmWorker, recipe_of, request_of
 
 ROUNDS = 3
 
@@ -50,16 +50,17 @@ def _run(plan: Plan, notes: Notes, worker: WarmWorker, way: Way, number: int) ->
 def _ways(plan: Plan) -> list[Way]:
     compiled = ", compiled" if plan.on_gpu else ""
     free = {"repeatable": False}
-    ways = [Way(f"bf16{compiled}, repeatable", every_round=True)]
-    if HAS_REPEATABLE:
-        ways.insert(0, Way(f"bf16{compiled}, not repeatable", fields=free, every_round=True))
+    ways = [
+        Way(f"bf16{compiled}, not repeatable", fields=free, every_round=True),
+        Way(f"bf16{compiled}, repeatable", every_round=True),
+    ]
     if "fp8" in plan.precisions:
         ways.append(Way(f"fp8{compiled}, repeatable", "fp8", every_round=True))
     if plan.on_gpu:
         ways.append(Way("bf16, eager, repeatable", fields={"compile": False}))
     if not plan.quick and _is_here("megatron.core"):
         ways.append(Way("bf16, backend megatron, repeatable", fields={"compile": False, "backend": "megatron"}))
-    if "fp8" in plan.precisions and HAS_REPEATABLE:
+    if "fp8" in plan.precisions:
         ways.append(Way(f"fp8{compiled}, not repeatable", "fp8", free))
     return ways
 

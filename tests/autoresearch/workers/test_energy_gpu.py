@@ -17,8 +17,8 @@ from autoresearch.workers.energy import EnergyMeter
 def test_a_busy_card_is_metered_and_not_estimated() -> None:
     import torch
 
-    meter = EnergyMeter(EnergySettings())
-    assert meter.sources[0].startswith("nvml"), meter.sources
+    meter = EnergyMeter(EnergySettings(), [str(torch.cuda.get_device_properties(0).uuid)])
+    assert meter.source([0]).startswith("nvml"), meter.source([0])
     product = torch.randn(4096, 4096, device="cuda")
     meter.start("busy", os.getpid(), [0])
     started = time.monotonic()
