@@ -1,13 +1,12 @@
 """One run: a request in, a result out, whatever happens in between."""
 
-import gc
 import importlib.metadata
 import math
 import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -15,17 +14,16 @@ from typing import Any
 
 import torch
 
-from trainer.backends import Model, backend_named
-from trainer.batches import on_device, random_batches
 from trainer.data.dataset import Dataset
 from trainer.flops import flops_per_token, peak_flops
 from trainer.memory import MemoryPeak, keep_freed_memory, limit_memory, release_memory, return_freed_memory
-from trainer.metric import bits_per_byte, nats_per_token
-from trainer.parallel import Cost, Processes, of_first
+from trainer.parallel import Processes, of_first
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe
 from trainer.repeatable import repeatable, without_a_repeatable_form
 from trainer.schedule import Schedule
+from trainer.scoring import Scoring
+from trainer.start import Start
 from trainer.step_clock import StepClock
 from trainer.training import Losses, Spent, train
 
@@ -86,22 +84,14 @@ def _do(
         torch.cuda.set_device(device)
     limit_memory(device, request.memory_bytes)
     with repeatable(request.repeatable, device, request.compile):
-        return _train_and_score(request, recipe, processes, device, report, is_cancelled, facts, started)
+        start = Start(request, recipe, Dataset.open(request.data_dir), device, processes)
+        return _train_and_score(start, report, is_cancelled, facts, started)
 
 
 def _train_and_score(
-    request: RunRequest,
-    recipe: Recipe,
-    processes: Processes,
-    device: torch.device,
-    report: Report,
-    is_cancelled: Callable[[], bool],
-    facts: dict[str, Any],
-    started: float,
+    start: Start, report: Report, is_cancelled: Callable[[], bool], facts: dict[str, Any], started: float
 ) -> dict[str, Any]:
-    dataset = Dataset.open(request.data_dir)
-    batches = _batches(request, recipe, dataset, device, processes)
-
+    request, recipe, device, processes = start.request, start.recipe, start.device, start.processes
     losses, clock = Losses(), StepClock(device)
     val_curve: list[list[float]] = []
     peak = MemoryPeak(device)
@@ -113,33 +103,29 @@ def _train_and_score(
         if of_first(is_cancelled()):
             raise Cancelled
 
-    def begin() -> Model:
-        """The model and the random numbers that every run of this request begins with, whatever ran before."""
-        torch.manual_seed(request.seed + processes.data_rank)
-        model = backend_named(request.backend).build(
-            recipe, dataset.manifest.vocab_size, device, request.seed, processes
-        )
-        if request.compile:
-            model.compile_blocks()
-        return model
-
+    ready = time.perf_counter()
     try:
+        batches = start.batches()  # before the model: what is wrong with them shows at once
         if "seconds" in request.budget:
-            # Only for these: a budget in steps or tokens buys the same training however long its first step takes.
-            _rehearse(begin(), recipe, batches, device, processes)
-            batches, ready = _batches(request, recipe, dataset, device, processes), time.perf_counter()
+            # Only for these: a budget in steps, tokens or FLOPs buys the same training however long a step takes.
+            start.rehearse()
             peak.sample()
             if of_first(is_cancelled()):
                 raise Cancelled
-        model = begin()
+        model = start.model()
         facts["params"] = processes.count(list(model.parameters()))
         facts["flops_per_token"] = flops_per_token(model, recipe)
         schedule = Schedule.of(request.budget, recipe, facts["flops_per_token"])
-        nats_of = processes.scoring(model)
+        scoring = Scoring(
+            processes.scoring(model),
+            start.dataset,
+            recipe.seq_len,
+            device,
+            lambda phase, done, batches: watch(phase, done, batches, losses.values[-1]),
+        )
 
         def look(steps: int) -> None:
-            nats = nats_per_token(nats_of, dataset.val, dataset.manifest.endoftext, recipe.seq_len, device)
-            if math.isfinite(nats):
+            if math.isfinite(nats := scoring.look()):
                 val_curve.append([steps, round(nats, 6)])
 
         ready = time.perf_counter()
@@ -168,19 +154,14 @@ def _train_and_score(
             return _too_short(schedule.total_seconds, spent)
 
         eval_started = time.perf_counter()
-        splits = ("val", "test") if request.score_test else ("val",) if request.score else ()
         return_freed_memory()  # or what training has freed would count on top of what scoring takes
         model.train(False)
-        score = partial(_score, nats_of, dataset, device, losses, watch)
-        scores = {f"{split}_bpb": score(split, split, recipe.seq_len) for split in splits}
-        window_bpb = _in_windows(
-            request.score_window, recipe.seq_len, scores.get("val_bpb"), partial(score, "window", "val")
-        )
+        scores = scoring.scores(request)
         facts["eval_seconds"] = time.perf_counter() - eval_started
-        if not all(map(math.isfinite, scores.values())):
+        if not all(math.isfinite(score) for score in scores.values() if score is not None):
             message = f"diverged by step {spent.steps}: the trained model's scores are not finite"
             return _diverged(spent.steps, message)
-        return {"state": "complete", **scores, "window_bpb": window_bpb}
+        return {"state": "complete", **scores}
     except Cancelled:
         facts.setdefault("train_seconds", time.perf_counter() - ready)
         return {"state": "cancelled", "message": f"cancelled after step {len(losses.values)}"}
@@ -194,66 +175,6 @@ def _train_and_score(
             "val_curve": val_curve,
             "peak_memory_bytes": peak.bytes_if_told(),
         }
-
-
-def _rehearse(
-    model: Model, recipe: Recipe, batches: Iterator[torch.Tensor], device: torch.device, processes: Processes
-) -> None:
-    """One whole step of the run, thrown away with its model, optimizer and averaged weights.
-
-    What it loads, compiles and allocates stays with the process. So a budget in seconds pays for training alone, and
-    buys as much with a cold cache of compiled code as with a warm one. Nothing need be put back: the run begins anew.
-    """
-    one_step = Schedule.of({"steps": 1}, recipe)
-    train(model, recipe, one_step, batches, device, Losses(), StepClock(device), lambda *_: None, processes)
-    del model
-    gc.collect()  # gradients' hooks make circles; freed memory stays torch's, for the run to take
-
-
-def _batches(
-    request: RunRequest, recipe: Recipe, dataset: Dataset, device: torch.device, processes: Processes
-) -> Iterator[torch.Tensor]:
-    if request.random_tokens:
-        batches = random_batches(recipe, dataset.manifest.vocab_size, device, request.seed)
-        return processes.rows(batches, recipe.batch_size)
-    windows = dataset.windows(request.seed, recipe.batch_size, recipe.seq_len)
-    return on_device(processes.rows(windows, recipe.batch_size), device)
-
-
-def _score(
-    nats_of: Cost,
-    dataset: Dataset,
-    device: torch.device,
-    losses: Losses,
-    report: Report,
-    phase: str,
-    split: str,
-    window: int,
-) -> float:
-    return bits_per_byte(
-        nats_of,
-        getattr(dataset, split),
-        dataset.manifest.splits[split].bytes,
-        dataset.manifest.endoftext,
-        window,
-        device,
-        report=lambda done, windows: report(phase, done, windows, losses.values[-1]),
-    )
-
-
-def _in_windows(window: int | None, seq_len: int, val_bpb: float | None, score: Callable[[int], float]) -> float | None:
-    """The validation text's bits per byte in windows of so many tokens; `score` makes a pass, at most once.
-
-    None beyond seq_len: learned positions end there, and with rope, which does not, such a score would say how the
-    model extrapolates to distances that it never saw, not how good the recipe is. Nor is a score that is no number a
-    failure: the run is judged by val_bpb.
-    """
-    if window is None or val_bpb is None or window > seq_len:
-        return None
-    if window == seq_len or not math.isfinite(val_bpb):
-        return val_bpb
-    found = score(window)
-    return found if math.isfinite(found) else None
 
 
 def device_named(name: str) -> torch.device:

@@ -1,16 +1,19 @@
 """The score at a fixed window: val_bpb's text once more, in windows that are the same for every recipe of a study."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from worker_process import RECIPE
 
-from trainer import run
+from trainer import run, scoring
 from trainer.data import Dataset
 from trainer.metric import bits_per_byte
 from trainer.protocol import RunRequest, RunResult
+from trainer.scoring import Scoring
 
 RequestFor = Callable[..., RunRequest]
 
@@ -76,16 +79,20 @@ def test_the_score_is_the_metrics_own_over_the_whole_text_in_windows_of_that_len
         passes.append((tokens.tolist(), text_bytes, endoftext, length, found))
         return found
 
-    monkeypatch.setattr(run, "bits_per_byte", noted)
+    monkeypatch.setattr(scoring, "bits_per_byte", noted)
     result, _ = executed(request_for(score_window=window, **LONGER, **OTHER_SHAPE))
     text = (dataset.val.tolist(), dataset.manifest.splits["val"].bytes, dataset.manifest.endoftext)
     assert passes == [(*text, 2 * WINDOW, result.val_bpb), (*text, window, result.window_bpb)]
 
 
-def test_a_score_that_is_no_number_is_left_out() -> None:
-    assert run._in_windows(8, 32, 2.5, lambda window: float("inf")) is None
-    assert run._in_windows(8, 32, 2.5, lambda window: 2.5 + window) == 10.5
-    assert run._in_windows(8, 32, None, lambda window: 2.5) is None
+def test_a_score_that_is_no_number_is_left_out(request_for: RequestFor, dataset: Dataset) -> None:
+    def nats_of(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.full(targets.shape, float("inf") if inputs.shape[1] == WINDOW else 1.0)
+
+    made = Scoring(nats_of, dataset, 2 * WINDOW, torch.device("cpu"), lambda phase, done, batches: None)
+    scores = made.scores(request_for(score_window=WINDOW))
+    assert scores["window_bpb"] is None
+    assert scores["val_bpb"] is not None and math.isfinite(scores["val_bpb"])
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "256"])
