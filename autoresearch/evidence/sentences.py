@@ -152,7 +152,7 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
             f"(trial {words.numbers(dearer)}): a part of such a gain is bought."
         )
     if "estimate" in evidence.energy_sources:
-        found.append("Energy is estimated from processor time and the wattage in study.toml, not measured.")
+        found.append("Energy is estimated, from time at work and the wattage in study.toml, not measured.")
     return found
 
 
