@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from autoresearch.errors import UserError
 from autoresearch.secrecy import without_credentials
-from trainer.protocol import BUDGET_UNITS
+from trainer.protocol import BUDGET_UNITS, WHOLE_UNITS
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -92,6 +92,7 @@ class Settings(Table):
     preset: str
     backend: Literal["torch", "megatron"] = "torch"
     compile: Literal["auto"] | bool = "auto"
+    repeatable: bool = True
     tensor_parallel: int = Field(1, ge=1, le=64)
     data_parallel: int = Field(1, ge=1, le=64)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -110,13 +111,13 @@ class Settings(Table):
     @classmethod
     def _one_whole_budget(cls, value: Any) -> Any:
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError("give exactly one of tokens, steps or seconds")
+            raise ValueError("give exactly one of tokens, steps, seconds or flops")
         ((unit, amount),) = value.items()
         if unit not in BUDGET_UNITS:
             raise ValueError(_unknown(unit, BUDGET_UNITS))
         if isinstance(amount, bool) or not isinstance(amount, int | float) or amount <= 0:
             raise ValueError(f"{unit} must be a number above 0")
-        if unit != "seconds" and not isinstance(amount, int):
+        if unit in WHOLE_UNITS and not isinstance(amount, int):
             raise ValueError(f"{unit} must be a whole number")
         return value
 
@@ -126,17 +127,17 @@ class Settings(Table):
             raise ValueError("decision.reference_max is below decision.reference_runs: raise it")
         return self
 
-    def compiles(self, device_kind: str) -> bool:
-        """Whether runs use torch.compile. auto: on GPUs with plain PyTorch; on a CPU compiling a shape takes longer
-        than a whole run and gains a few percent."""
+    def compiles(self, device_kind: str, works: bool = True) -> bool:
+        """Whether runs use torch.compile. auto: on GPUs with plain PyTorch where it works; on a CPU compiling a shape
+        takes longer than a whole run and gains a few percent."""
         if self.compile == "auto":
-            return self.backend == "torch" and device_kind == "cuda"
+            return self.backend == "torch" and device_kind == "cuda" and works
         return self.compile
 
     @property
     def whole_budget(self) -> dict[str, float]:
         """The budget as the trainer takes it: tokens and steps are whole numbers."""
-        return {unit: amount if unit == "seconds" else int(amount) for unit, amount in self.budget.items()}
+        return {unit: int(amount) if unit in WHOLE_UNITS else amount for unit, amount in self.budget.items()}
 
 
 def load_settings(path: Path) -> Settings:

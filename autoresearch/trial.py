@@ -81,7 +81,9 @@ class Run:
     failed_step: int | None
     val_bpb: float | None
     test_bpb: float | None
+    window_bpb: float | None
     tokens: int | None
+    flops: float | None  # of the whole run
     steps: int | None
     params: int | None
     train_seconds: float | None
@@ -104,6 +106,12 @@ class Run:
     @property
     def id(self) -> str:
         return f"{self.trial:04d}-{self.seed}"
+
+
+def window_of(recipe: Recipe) -> int | None:
+    """The tokens of one sequence, which are the context that val_bpb is scored with; None: an import tells it not."""
+    tokens = recipe.get("seq_len")
+    return tokens if type(tokens) is int and tokens > 0 else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,12 @@ from rails import clean
 
 # Stands where there is nothing to tell.
 NONE = "-"
+# Of a study, or a sweep, that asks for speed before it asks for one number a seed.
+NOT_REPEATABLE = "numbers do not repeat (repeatable = false)"
 JOULES_PER_WATT_HOUR = 3600.0
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+# Two runs whose FLOPs differ by less spent the same: budgets are cut to whole steps.
+SAME_COMPUTE = 0.01
 
 
 def bpb(score: float | None) -> str:
@@ -112,9 +117,44 @@ def size(n_bytes: float | None) -> str:
 
 
 def budget(of_a_run: Mapping[str, float]) -> str:
-    """ "200,000 tokens a run"."""
+    """ "200,000 tokens a run", "2.4 PFLOP a run"."""
     ((unit, amount),) = of_a_run.items()
+    if unit == "flops":
+        scaled, name = _scaled(amount)
+        return f"{scaled:g} {name} a run"
     return f"{amount:,g} {unit} a run" if unit == "seconds" else f"{amount:,} {unit} a run"
+
+
+def flops(amount: float | None) -> str:
+    """ "2.40 PFLOP": floating-point operations, in all and not per second."""
+    if amount is None:
+        return NONE
+    scaled, name = _scaled(amount)
+    return f"{figure(scaled)} {name}"
+
+
+def _scaled(amount: float) -> tuple[float, str]:
+    """2.4e15 -> 2.4, "PFLOP"."""
+    thousands = min(len(PREFIXES) - 1, (len(f"{amount:.0f}") - 1) // 3)
+    return amount / 1000**thousands, f"{PREFIXES[thousands]}FLOP"
+
+
+def compute(tokens: float | None, of_flops: float | None) -> str:
+    """ "198,656 tokens, 1.37 TFLOP": what one run took, as far as it is told."""
+    told = [f"{tokens:,.0f} tokens"] if tokens is not None else []
+    return ", ".join([*told, *([flops(of_flops)] if of_flops is not None else [])]) or NONE
+
+
+def spending(ratio: float | None) -> str:
+    """ "same compute", "1.37 x the FLOPs of its parent": of a trial's run."""
+    if ratio is None:
+        return NONE
+    return "same compute" if abs(ratio - 1) < SAME_COMPUTE else f"{times(ratio)} the FLOPs of its parent"
+
+
+def times(ratio: float) -> str:
+    """ "1.37 x"; what whole steps alone make is "1.00 x"."""
+    return f"{figure(1.0 if abs(ratio - 1) < SAME_COMPUTE else ratio)} x"
 
 
 def value(of_a_knob: Value) -> str:

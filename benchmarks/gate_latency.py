@@ -5,6 +5,7 @@ import json
 import random
 import statistics
 import time
+from dataclasses import replace
 
 from autoresearch.study.preset import load_preset
 from rails import RAILS, Limits, Measurement, Menu, Value, gate, recipe_key, violations
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--preset", default="cpu-nano", help="whose menu and recipe; cpu-nano-wide has 29 knobs")
     arguments = parser.parse_args()
     repeats, preset = arguments.repeats, load_preset(arguments.preset)
-    menu, recipe = preset.menu, preset.recipe
+    menu, recipe = replace(preset.menu, max_compute_ratio=1.5), preset.recipe
     rng = random.Random(0)
     tried = {recipe_key(sample(menu, rng)): f"trial {n} (discard, val_bpb 2.81)" for n in range(TRIED - 1)}
     tried[recipe_key({**recipe, "lr": 0.002})] = "trial 7 (discard, val_bpb 2.81)"
@@ -55,6 +56,7 @@ def main() -> None:
         "cross": propose("lr_warmup", 80),
         "diff": propose("lr", 0.0015),
         "novelty": propose("lr", 0.002),
+        "compute": propose("n_layer", menu.knobs["n_layer"].high),
         "fit": propose("precision", "fp32"),
     }
     # A smaller budget leaves too few steps after a long warmup; a foreign diff is what the diff rail is there for.

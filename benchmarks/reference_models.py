@@ -1,9 +1,13 @@
 """What our trainer is measured against: a GPT-2 written by hand, Hugging Face's, and the usual loop to train them.
 
-Both compute the same function as the `torch` backend's default recipe and start from the same weights.
+Both compute the same function as the `torch` backend's default recipe and start from the same weights. Each comes with
+the vocabulary's own number of logits, and padded to a multiple of HEAD_MULTIPLE, as whoever trains for speed has it
+(GPT-2's 50257 to 50304): the head's product is as wide then, the loss is of the real ones alone, and the same.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +16,9 @@ from torch import Tensor, nn
 from trainer.recipe import Recipe
 
 Weights = dict[str, Tensor]  # as the `torch` backend names them
+HEAD_MULTIPLE = 128
+
+TOKENS = "token_embedding.weight"
 
 # Ours on the left, Hugging Face's on the right; replaced in this order.
 HUGGINGFACE_NAMES = {
@@ -31,13 +38,14 @@ HUGGINGFACE_NAMES = {
 class PlainGPT(nn.Module):
     """A GPT-2 as a person writes it: fused attention, one matrix product a layer, cross-entropy on all logits."""
 
-    def __init__(self, recipe: Recipe, vocab_size: int, weights: Weights) -> None:
+    def __init__(self, recipe: Recipe, vocab_size: int, weights: Weights, padded: bool) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(vocab_size, recipe.d_model)
+        self.vocab_size = vocab_size
+        self.token_embedding = nn.Embedding(_rows(vocab_size, padded), recipe.d_model)
         self.position_embedding = nn.Embedding(recipe.seq_len, recipe.d_model)
         self.blocks = nn.ModuleList(PlainBlock(recipe) for _ in range(recipe.n_layer))
         self.norm = nn.LayerNorm(recipe.d_model)
-        self.load_state_dict(weights)
+        self.load_state_dict(weights | {TOKENS: _with_rows(weights[TOKENS], self.token_embedding.weight)})
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The mean cost in nats per token; inputs and targets are int64 [rows, length]."""
@@ -46,7 +54,7 @@ class PlainGPT(nn.Module):
         for block in self.blocks:
             x = block(x)
         logits = F.linear(self.norm(x), self.token_embedding.weight)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return F.cross_entropy(logits.flatten(0, 1)[:, : self.vocab_size].float(), targets.flatten())
 
 
 class PlainBlock(nn.Module):
@@ -92,13 +100,14 @@ class PlainMLP(nn.Module):
 class HuggingFaceGPT(nn.Module):
     """transformers' GPT2LMHeadModel with its own attention (sdpa) and its own loss."""
 
-    def __init__(self, recipe: Recipe, vocab_size: int, weights: Weights) -> None:
+    def __init__(self, recipe: Recipe, vocab_size: int, weights: Weights, padded: bool) -> None:
         super().__init__()
         from transformers import GPT2Config, GPT2LMHeadModel
+        from transformers.loss.loss_utils import ForCausalLMLoss
         from transformers.pytorch_utils import Conv1D
 
         config = GPT2Config(
-            vocab_size=vocab_size,
+            vocab_size=_rows(vocab_size, padded),
             n_positions=recipe.seq_len,
             n_embd=recipe.d_model,
             n_layer=recipe.n_layer,
@@ -114,8 +123,17 @@ class HuggingFaceGPT(nn.Module):
         )
         self.model = GPT2LMHeadModel(config)
         self.model.loss_type = "ForCausalLM"  # what it takes anyway, after a warning
+
+        def loss_of_real_logits(logits: Tensor, labels: Tensor, **others: Any) -> Tensor:
+            others["vocab_size"] = vocab_size
+            loss: Tensor = ForCausalLMLoss(logits[..., :vocab_size], labels, **others)
+            return loss
+
+        if padded:
+            self.model.loss_function = loss_of_real_logits
         trunk = self.model.transformer
         matrices = {f"{name}.weight" for name, module in trunk.named_modules() if isinstance(module, Conv1D)}
+        weights = weights | {TOKENS: _with_rows(weights[TOKENS], trunk.wte.weight)}
         renamed = {_huggingface_name(name): weight for name, weight in weights.items()}
         # Conv1D holds its matrix the other way round: [in, out].
         turned = {name: weight.t() if name in matrices else weight for name, weight in renamed.items()}
@@ -134,8 +152,10 @@ class HuggingFaceGPT(nn.Module):
 
 
 REFERENCES: dict[str, Callable[[Recipe, int, Weights], nn.Module]] = {
-    "huggingface": HuggingFaceGPT,
-    "plain": PlainGPT,
+    "huggingface": partial(HuggingFaceGPT, padded=False),
+    "huggingface-padded": partial(HuggingFaceGPT, padded=True),
+    "plain": partial(PlainGPT, padded=False),
+    "plain-padded": partial(PlainGPT, padded=True),
 }
 
 
@@ -181,3 +201,12 @@ def _huggingface_name(name: str) -> str:
     for ours, theirs in HUGGINGFACE_NAMES.items():
         name = name.replace(ours, theirs)
     return name
+
+
+def _rows(vocab_size: int, padded: bool) -> int:
+    return vocab_size + (-vocab_size % HEAD_MULTIPLE if padded else 0)
+
+
+def _with_rows(weight: Tensor, like: Tensor) -> Tensor:
+    """With rows of zeros below, as many as the other has."""
+    return F.pad(weight, (0, 0, 0, len(like) - len(weight)))

@@ -4,11 +4,15 @@
     python benchmarks/trainer_speed.py --preset gpt-354m --source stdlib --compile      # on a GPU, without a network
 
 `torch` and `megatron` are our backends, run as a study runs them. `huggingface` is transformers' GPT2LMHeadModel (extra
-`distill`) and `plain` a GPT-2 written by hand (reference_models.py), both in the usual eager loop with autocast and
-fused AdamW. A step is forward, backward, clipping and optimizer; the first ones are not timed. Every run has a fresh
-process, with one CPU thread. A round runs each contestant once, every other round in reverse, and ratios are taken
-within a round. On a CPU they are taken of processor time too, which a busy neighbour stretches less. Peak memory is
-what torch allocated on a GPU, and the whole resident process on a CPU, libraries included.
+`distill`; left out where that is not installed) and `plain` a GPT-2 written by hand (reference_models.py), both in the
+usual eager loop with autocast and fused AdamW; `huggingface-padded` and `plain-padded` have their head's width padded
+to a round number. With `--repeatable yes` all must repeat to the last bit (torch's deterministic algorithms, strict),
+with `no` none: by default a GPU measures all of these, a CPU, where both cost next to nothing, neither. Beyond torch,
+numpy and tokenizers nothing is needed. A step is forward, backward, clipping and optimizer; the first ones are not
+timed. Every run has a fresh process, with one CPU thread. A round runs each contestant once, every other round in
+reverse, and ratios are taken within a round. On a CPU they are taken of processor time too, which a busy neighbour
+stretches less. Peak memory is what torch allocated on a GPU, and the whole resident process on a CPU, libraries
+included.
 
 All start from the same weights and read the same batches, so their losses may differ by rounding only. How much that
 is, the same invocation measures: `plain` against itself with every initial weight moved at random by up to one rounding
@@ -20,22 +24,26 @@ away and would hide both.
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
+import tomllib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from reference_models import REFERENCES, train_reference
 
-from autoresearch.study.preset import load_preset
+from rails import load_menu
 from trainer.backends.torch_gpt import TorchBackend
 from trainer.batches import on_device
 from trainer.data import prepare
@@ -49,6 +57,8 @@ from trainer.schedule import Schedule
 from trainer.training import STEPS_BETWEEN_READINGS, Losses
 from trainer.worker import ENVIRONMENT
 
+PRESETS = Path(__file__).resolve().parents[1] / "autoresearch" / "presets"
+
 OURS = ("torch", "megatron")
 CONTESTANTS = (*OURS, *REFERENCES)
 
@@ -56,6 +66,7 @@ UNTIMED_STEPS = 8
 PERTURBED_RUNS = 3
 TOLERANCE = 4
 RESOLUTION_NATS = 1e-6  # of a loss near 8 in float32, and of the curve that a run reports
+WISHES = {"no": (False,), "yes": (True,), "both": (False, True)}
 ROUNDING = {"bf16": torch.finfo(torch.bfloat16).eps / 2, "fp32": torch.finfo(torch.float32).eps / 2}
 
 
@@ -64,6 +75,7 @@ class Measurement:
     """One run of one contestant."""
 
     contestant: str
+    repeatable: bool
     tokens_per_second: float
     tokens_per_processor_second: float  # of this process, all threads
     peak_memory_bytes: int
@@ -79,14 +91,67 @@ class Measurement:
             return float("inf")
         return max(abs(a - b) for (_, a), (_, b) in zip(self.curve, other.curve, strict=True))
 
+    @property
+    def row(self) -> str:
+        return self.contestant + ", repeatable" * self.repeatable
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every run of some rounds, each a run of every row; and how far from equal two curves may be."""
+
+    yardstick: Measurement
+    noise_nats: list[float]
+    rounds: list[dict[str, Measurement]]  # by row
+
+    @property
+    def tolerance_nats(self) -> float:
+        return TOLERANCE * max(RESOLUTION_NATS, *self.noise_nats)
+
+    @property
+    def peak_flops(self) -> Measurement:
+        """The run that saw the highest. Where it is measured, a neighbour on the machine can only make it too low."""
+        return max((run for r in self.rounds for run in r.values()), key=lambda run: run.peak_flops)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For each contestant, repeatable or not, its figures in every round, ready for JSON; speeds and the like as
+        lists."""
+        return [
+            {
+                "contestant": runs[0].contestant,
+                "repeatable": runs[0].repeatable,
+                "tokens_per_second": [run.tokens_per_second for run in runs],
+                "peak_memory_bytes": [run.peak_memory_bytes for run in runs],
+                "mfu": [run.flops_per_token * run.tokens_per_second / self.peak_flops.peak_flops for run in runs],
+                "loss": statistics.median(run.curve[-1][1] for run in runs),
+                "nats_apart": max(run.distance(self.yardstick) for run in runs),
+                "is_equal": all(run.distance(self.yardstick) <= self.tolerance_nats < math.inf for run in runs),
+            }
+            for runs in ([r[row] for r in self.rounds] for row in self.rounds[0])
+        ]
+
+    def ratios(self) -> dict[str, list[float]]:
+        """Of ours to each reference that repeats as it does, speed over speed, one for each round."""
+        ratios = {}
+        for ours, theirs in product(self.rounds[0].values(), repeat=2):
+            is_wanted = ours.contestant in OURS and theirs.contestant in REFERENCES
+            if is_wanted and ours.repeatable == theirs.repeatable:
+                pairs = [(r[ours.row], r[theirs.row]) for r in self.rounds]
+                name = f"{ours.row} / {theirs.row}"
+                ratios[name] = [a.tokens_per_second / b.tokens_per_second for a, b in pairs]
+                if ours.device == "cpu":
+                    ratios[f"{name}, processor time"] = [
+                        a.tokens_per_processor_second / b.tokens_per_processor_second for a, b in pairs
+                    ]
+        return ratios
+
 
 def main() -> None:
     chosen = _options()
-    preset = load_preset(chosen.preset)
-    recipe = preset.recipe
+    recipe = load_menu((PRESETS / chosen.preset / "menu.toml").read_text("utf-8"), chosen.preset).defaults()
     recipe["precision"] = chosen.precision or recipe["precision"]
     with tempfile.TemporaryDirectory() as folder:
-        text = preset.settings.data.model_dump()
+        text = tomllib.loads((PRESETS / chosen.preset / "study.toml").read_text("utf-8"))["data"]
         source = text.pop("source")
         request = RunRequest(
             "benchmark",
@@ -99,59 +164,74 @@ def main() -> None:
             score=False,
             compile=chosen.compile,
         )
-        # Each run's process takes these over from this one, before torch loads there. Text may have come from a hub,
-        # the models do not.
-        os.environ.update(ENVIRONMENT, HF_HUB_OFFLINE="1")
-        yardstick = measure("plain", request)
-        noise = [measure("plain", request, run).distance(yardstick) for run in range(1, PERTURBED_RUNS + 1)]
-        tolerance = TOLERANCE * max(RESOLUTION_NATS, *noise)
-        rounds = []
-        for number in range(chosen.rounds):
-            order = chosen.contestants[:: 1 if number % 2 == 0 else -1]
-            rounds.append({name: measure(name, request) for name in order})
-            speeds = ", ".join(f"{name} {rounds[-1][name].tokens_per_second:,.0f}" for name in order)
-            print(f"round {number + 1}, tokens/s: {speeds}", flush=True)
+        found = compare(request, chosen.contestants, chosen.repeatable, chosen.rounds)
 
     tokens = Recipe.from_mapping(recipe).tokens_per_step
     print(
-        f"{chosen.preset}, {recipe['precision']}{', torch compiled' * chosen.compile}, {yardstick.device}, "
+        f"{chosen.preset}, {recipe['precision']}{', torch compiled' * chosen.compile}, {found.yardstick.device}, "
         f"torch {torch.__version__}: {chosen.steps} steps of {tokens:,} tokens, the first {UNTIMED_STEPS} not timed, "
         f"rounds: {chosen.rounds}; median (min to max)"
     )
-    # Where the peak is measured, a neighbour on the same machine can only make it too low.
-    peak = max((run for r in rounds for run in r.values()), key=lambda run: run.peak_flops)
-    _print_table(chosen.contestants, rounds, yardstick, peak.peak_flops)
+    _print_table(found)
+    peak = found.peak_flops
     print(
         f"MFU: {peak.flops_per_token / 1e6:,.2f} MFLOP a token (6 per weight that multiplies, and attention's products "
         f"unmasked), peak {peak.peak_flops / 1e12:,.3g} TFLOP/s ({peak.peak_flops_source})"
     )
-    ratios = _ratios(chosen.contestants, rounds)
-    for pair, values in ratios.items():
+    for pair, values in found.ratios().items():
         print(f"{pair}: {_spread(values, '.2f')}")
-    farthest = {name: max(r[name].distance(yardstick) for r in rounds) for name in chosen.contestants}
-    apart = [name for name, distance in farthest.items() if not distance <= tolerance < float("inf")]
+    apart = [_row_name(row) for row in found.rows() if not row["is_equal"]]
     print(
-        f"loss curves: {'not equal' if apart else 'equal'} within {tolerance:.1e} nats, {TOLERANCE} times what "
-        f"rounding the initial weights does in {PERTURBED_RUNS} runs of plain"
+        f"loss curves: {'not equal' if apart else 'equal'} within {found.tolerance_nats:.1e} nats, {TOLERANCE} times "
+        f"what rounding the initial weights does in {PERTURBED_RUNS} runs of plain"
     )
     if chosen.json:
-        found = {
+        page = {
             "options": vars(chosen) | {"json": str(chosen.json)},
             "torch": torch.__version__,
-            "noise_nats": noise,
-            "tolerance_nats": tolerance,
+            "noise_nats": found.noise_nats,
+            "tolerance_nats": found.tolerance_nats,
             "void": apart,
-            "ratios": ratios,
-            "rounds": [{name: asdict(measurement) for name, measurement in r.items()} for r in rounds],
+            "rows": found.rows(),
+            "ratios": found.ratios(),
+            "rounds": [{row: asdict(measurement) for row, measurement in r.items()} for r in found.rounds],
         }
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+        chosen.json.write_text(json.dumps(page, indent=1) + "\n")
     if apart:
         sys.exit(f"the comparison is void: the losses of {', '.join(apart)} are not those of plain")
+
+
+def compare(
+    request: RunRequest,
+    contestants: Sequence[str] = CONTESTANTS,
+    repeatable: Sequence[bool] = (False,),
+    rounds: int = 1,
+    say: Callable[[str], None] = print,
+) -> Comparison:
+    """Runs every contestant once a round, for each wish for repeatability, and `plain` four times more at first.
+
+    request: whose backend, seed and `repeatable` do not count. Ends the script if a run fails.
+    """
+    # Each run's process takes these over from this one, before torch loads there. Text may have come from a hub,
+    # the models do not.
+    os.environ.update(ENVIRONMENT, HF_HUB_OFFLINE="1")
+    entries = [replace(request, backend=name, repeatable=wish) for wish, name in product(repeatable, contestants)]
+    first = replace(request, repeatable=repeatable[0])
+    yardstick = measure("plain", first)
+    noise = [measure("plain", first, run).distance(yardstick) for run in range(1, PERTURBED_RUNS + 1)]
+    found: list[dict[str, Measurement]] = []
+    for number in range(rounds):
+        runs = [measure(entry.backend, entry) for entry in entries[:: 1 if number % 2 == 0 else -1]]
+        of_round = {run.row: run for run in runs}
+        found.append({row: of_round[row] for row in (found[0] if found else of_round)})
+        say(f"round {number + 1}, tokens/s: " + ", ".join(f"{run.row} {run.tokens_per_second:,.0f}" for run in runs))
+    return Comparison(yardstick, noise, found)
 
 
 def measure(contestant: str, request: RunRequest, perturbation: int = 0) -> Measurement:
     """One run in a process of its own, so that neither memory nor caches of another count. Ends the script if it fails.
 
+    request: whose `repeatable` counts for references too.
     perturbation: other than 0, which of the random directions a reference's initial weights are moved in.
     """
     arguments = (request, perturbation) if contestant in REFERENCES else (request,)
@@ -189,6 +269,7 @@ def _run_ours(contestant: str, request: RunRequest) -> Measurement:
         raise RuntimeError(f"{result.failure}: {result.message}")
     return Measurement(
         contestant,
+        request.repeatable,
         *pace.per_second(Recipe.from_mapping(request.recipe).tokens_per_step),
         result.peak_memory_bytes or 0,
         result.curve,
@@ -202,6 +283,9 @@ def _run_ours(contestant: str, request: RunRequest) -> Measurement:
 def _run_reference(contestant: str, request: RunRequest, perturbation: int) -> Measurement:
     recipe, device = Recipe.from_mapping(request.recipe), device_named(request.device)
     dataset, schedule = Dataset.open(request.data_dir), Schedule.of(request.budget, recipe)
+    if request.repeatable:  # of this process, which does nothing else
+        torch.use_deterministic_algorithms(True)
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  not in its type stubs
     vocab_size, steps = dataset.manifest.vocab_size, schedule.total_steps
     assert steps is not None
     start = TorchBackend().build(recipe, vocab_size, device, request.seed)
@@ -229,6 +313,7 @@ def _run_reference(contestant: str, request: RunRequest, perturbation: int) -> M
     peak_bytes = peak.bytes()
     return Measurement(
         contestant,
+        request.repeatable,
         *pace.per_second(recipe.tokens_per_step),
         peak_bytes,
         losses.curve(),
@@ -242,36 +327,21 @@ def _hardware(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _print_table(
-    contestants: list[str], rounds: list[dict[str, Measurement]], yardstick: Measurement, peak: float
-) -> None:
-    titles = ("contestant", "tokens/s", "peak MiB", "MFU %", f"loss at {yardstick.curve[-1][0]}", "nats apart")
-    print("{:12} {:>26} {:>21} {:>21} {:>12} {:>11}".format(*titles))
-    for name in contestants:
-        runs = [r[name] for r in rounds]
-        speed = [run.tokens_per_second for run in runs]
-        memory = [run.peak_memory_bytes / 2**20 for run in runs]
-        mfu = [100 * run.flops_per_token * run.tokens_per_second / peak for run in runs]
-        loss = statistics.median(run.curve[-1][1] for run in runs)
-        apart = max(run.distance(yardstick) for run in runs)
+def _print_table(found: Comparison) -> None:
+    titles = ("contestant", "tokens/s", "peak MiB", "MFU %", f"loss at {found.yardstick.curve[-1][0]}", "nats apart")
+    width = max(len(row) for row in found.rounds[0])
+    print(f"{titles[0]:{width}} " + "{:>26} {:>21} {:>21} {:>12} {:>11}".format(*titles[1:]))
+    for row in found.rows():
+        memory = [value / 2**20 for value in row["peak_memory_bytes"]]
+        mfu = [100 * value for value in row["mfu"]]
         print(
-            f"{name:12} {_spread(speed, ',.0f'):>26} {_spread(memory, ',.0f'):>21} {_spread(mfu, '.1f'):>21} "
-            f"{loss:12.5f} {apart:11.1e}"
+            f"{_row_name(row):{width}} {_spread(row['tokens_per_second'], ',.0f'):>26} {_spread(memory, ',.0f'):>21} "
+            f"{_spread(mfu, '.1f'):>21} {row['loss']:12.5f} {row['nats_apart']:11.1e}"
         )
 
 
-def _ratios(contestants: list[str], rounds: list[dict[str, Measurement]]) -> dict[str, list[float]]:
-    """Of speeds, one for each round."""
-    ratios = {}
-    for ours, theirs in product(OURS, REFERENCES):
-        if ours in contestants and theirs in contestants:
-            pairs = [(r[ours], r[theirs]) for r in rounds]
-            ratios[f"{ours} / {theirs}"] = [a.tokens_per_second / b.tokens_per_second for a, b in pairs]
-            if pairs[0][0].device == "cpu":
-                ratios[f"{ours} / {theirs}, processor time"] = [
-                    a.tokens_per_processor_second / b.tokens_per_processor_second for a, b in pairs
-                ]
-    return ratios
+def _row_name(row: dict[str, Any]) -> str:
+    return row["contestant"] + ", repeatable" * row["repeatable"]
 
 
 def _spread(values: list[float], kind: str) -> str:
@@ -286,15 +356,31 @@ def _options() -> argparse.Namespace:
     options.add_argument("--precision", choices=tuple(ROUNDING), help="default: the preset's")
     options.add_argument("--steps", type=int, default=40, help="of each run (default 40)")
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--contestants", default=",".join(CONTESTANTS), help=f"default {','.join(CONTESTANTS)}")
+    options.add_argument(
+        "--contestants", help=f"of {','.join(CONTESTANTS)}; default: all, on a CPU without the padded ones"
+    )
+    options.add_argument(
+        "--repeatable", choices=tuple(WISHES), help="yes, no or both; default: both on a GPU, no on a CPU"
+    )
     options.add_argument("--compile", action="store_true", help="torch.compile for our torch backend")
     options.add_argument("--json", type=Path, metavar="FILE", help="every run with its loss curve")
     chosen = options.parse_args()
-    chosen.contestants = chosen.contestants.split(",")
+    try:
+        on_gpu = device_named(chosen.device).type == "cuda"
+    except ValueError as error:
+        options.error(str(error))
+    usual = [name for name in CONTESTANTS if on_gpu or not name.endswith("-padded")]
+    chosen.contestants = chosen.contestants.split(",") if chosen.contestants else usual
+    chosen.repeatable = WISHES[chosen.repeatable or ("both" if on_gpu else "no")]
     if unknown := set(chosen.contestants) - set(CONTESTANTS):
         options.error(f"--contestants {', '.join(sorted(unknown))}: choose from {', '.join(CONTESTANTS)}")
-    if "huggingface" in chosen.contestants and find_spec("transformers") is None:
-        options.error("huggingface needs transformers: install the extra `distill`, or choose other --contestants")
+    for package, prefix in (("transformers", "huggingface"), ("megatron", "megatron")):
+        left = [name for name in chosen.contestants if not name.startswith(prefix)]
+        if find_spec(package) is None and left != chosen.contestants:
+            print(f"left out: {prefix}, since {package} is not installed (see the extras in pyproject.toml)")
+            chosen.contestants = left
+    if not chosen.contestants:
+        options.error("--contestants: none is left to be measured")
     if chosen.rounds < 1:
         options.error("--rounds: at least 1")
     if chosen.steps < 3 * UNTIMED_STEPS:

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     check.add_argument("--recipe", type=Path, required=True, help="the recipe that stands (recipe.toml)")
     check.add_argument("--menu", type=Path, required=True, help="the knobs and what they may be (menu.toml)")
-    check.add_argument("--study", type=Path, help="study.toml, of which [budget] is read")
+    check.add_argument("--study", type=Path, help="study.toml, of which [budget] and the vocabulary's size are read")
     options = parser.parse_args(arguments)
     try:
         menu = load_menu(_read(options.menu), str(options.menu))
@@ -78,10 +78,12 @@ def _read(path: Path) -> str:
 def _read_limits(path: Path) -> Limits:
     text = _read(path)
     try:
-        budget = read_toml(text).get("budget")
+        table = read_toml(text)
+        budget, data = table.get("budget"), table.get("data")
         if not isinstance(budget, dict):
             raise RailsError("has no table [budget]")
-        return Limits(budget=budget)
+        vocab_size = data.get("vocab_size") if isinstance(data, dict) else None
+        return Limits(budget=budget, vocab_size=vocab_size if type(vocab_size) is int else None)
     except RailsError as error:
         raise RailsError(f"{clean(str(path))}: {error}") from None
 

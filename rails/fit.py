@@ -11,7 +11,9 @@ from rails.predict import Shape, tokens_per_step
 from rails.values import RailsError, Value, clean
 
 GIB = 2**30
-BUDGETS = ("tokens", "steps", "seconds")
+BUDGETS = ("tokens", "steps", "seconds", "flops")
+# Above it a budget is a slip of the pen; FLOPs are many even in a short run.
+MOST_OF_A_BUDGET = {"tokens": 2.0**60, "steps": 2.0**60, "seconds": 2.0**60, "flops": 1e30}
 NEAREST = 9  # measurements of other shapes that correct one prediction
 # How many of them what was worked out is worth: one run may be off by as much as the prediction.
 WORTH_RUNS = 4
@@ -39,10 +41,10 @@ class Measurement:
 class Limits:
     """What a run may spend and what this machine can do; None means not checked.
 
-    budget: one of {"tokens": n}, {"steps": n}, {"seconds": s}. memory_bytes and run_seconds bound one run's peak memory
-    and training time. vocab_size: of the study's tokenizer; without it nothing is predicted. precisions: those that
-    the machine can train in. device: cpu or cuda, whose memory it is. measurements: a snapshot is taken, so a study
-    makes new limits as its runs complete. RailsError for a budget or device that is none.
+    budget: one of {"tokens": n}, {"steps": n}, {"seconds": s}, {"flops": f}. memory_bytes and run_seconds bound one
+    run's peak memory and training time. vocab_size: of the study's tokenizer; without it nothing is predicted.
+    precisions: those that the machine can train in. device: cpu or cuda, whose memory it is. measurements: a snapshot
+    is taken, so a study makes new limits as its runs complete. RailsError for a budget or device that is none.
     """
 
     budget: Mapping[str, float] | None = None
@@ -61,9 +63,9 @@ class Limits:
             return
         named = [(key, self.budget[key]) for key in BUDGETS if key in self.budget]
         if len(named) != 1:
-            raise RailsError("a budget has exactly one of tokens, steps and seconds")
+            raise RailsError("a budget has exactly one of tokens, steps, seconds and flops")
         key, amount = named[0]
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < 2**60:
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < MOST_OF_A_BUDGET[key]:
             raise RailsError(f"the budget's {key} must be a number above 0")
 
     def shape(self, recipe: Mapping[str, Value]) -> Shape | None:
@@ -158,7 +160,8 @@ def budget_steps(recipe: Mapping[str, Value], limits: Limits) -> int | None:
     """Optimizer steps that the budget buys this recipe.
 
     None without a budget, and for a budget in seconds while nothing measured says how many steps it buys.
-    RailsError where a budget in tokens or seconds meets a recipe without batch_size and seq_len.
+    RailsError where a budget in tokens or seconds meets a recipe without batch_size and seq_len, and where one in flops
+    meets a recipe without the GPT's knobs, or a vocabulary of unknown size.
     """
     if limits.budget is None:
         return None
@@ -169,6 +172,10 @@ def budget_steps(recipe: Mapping[str, Value], limits: Limits) -> int | None:
     if "tokens" in limits.budget:
         return int(limits.budget["tokens"]) // step_tokens
     shape = limits.shape(recipe)
+    if "flops" in limits.budget:
+        if shape is None:
+            raise RailsError("budget_steps needs the GPT's knobs and the vocabulary's size to turn flops into steps")
+        return int(limits.budget["flops"] // (shape.flops_per_token * step_tokens))
     rate = _tokens_per_second(shape, limits) if shape is not None else None
     return None if rate is None else int(limits.budget["seconds"] * rate / step_tokens)
 
@@ -214,9 +221,15 @@ def _seconds(shape: Shape, limits: Limits) -> float | None:
         return None
     if "seconds" in limits.budget:
         return float(limits.budget["seconds"])
-    tokens = limits.budget.get("tokens") or limits.budget["steps"] * shape.tokens_per_step
     rate = _tokens_per_second(shape, limits)
-    return None if rate is None else tokens / rate
+    return None if rate is None else _tokens(shape, limits.budget) / rate
+
+
+def _tokens(shape: Shape, budget: Mapping[str, float]) -> float:
+    """What a budget buys that is not in seconds, part of a step included."""
+    if "flops" in budget:
+        return budget["flops"] / shape.flops_per_token
+    return budget.get("tokens") or budget["steps"] * shape.tokens_per_step
 
 
 def _gib(size: int) -> str:

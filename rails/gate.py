@@ -1,9 +1,10 @@
-"""The gate: seven rails in order between untrusted text and the recipe; the first that blocks wins."""
+"""The gate: eight rails in order between untrusted text and the recipe; the first that blocks wins."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
+from rails.compute import compute_fault
 from rails.fit import Limits, budget_steps, fit_fault
 from rails.menu import Menu
 from rails.patch import diff_fault, unified_diff
@@ -11,7 +12,7 @@ from rails.proposal import Proposal, read_proposal
 from rails.recipe import recipe_key
 from rails.values import RailsError, Value, clean, nearest, presentable, shown
 
-RAILS = ("schema", "menu", "range", "cross", "diff", "novelty", "fit")
+RAILS = ("schema", "menu", "range", "cross", "diff", "novelty", "compute", "fit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ def gate(
         return blocked("diff", fault)
     if tried and (outcome := tried.get(recipe_key(candidate))) is not None:
         return blocked("novelty", f"this recipe was already tried: {clean(outcome)}; propose one that is new")
+    if limits is not None and (fault := compute_fault(candidate, menu, limits)) is not None:
+        return blocked("compute", fault)
     if limits is not None and (fault := fit_fault(candidate, limits)) is not None:
         return blocked("fit", fault)
     return Verdict(True, None, "passed all rails", changes, proposal.hypothesis, proposal.expected_delta)

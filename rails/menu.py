@@ -55,11 +55,15 @@ class Knob:
 
 @dataclass(frozen=True)
 class Menu:
-    """The trust root: everything that a proposal may do is written here."""
+    """The trust root: everything that a proposal may do is written here.
+
+    max_compute_ratio: how many times the FLOPs of a run of the defaults a run may take; None: any.
+    """
 
     knobs: dict[str, Knob]
     constraints: tuple[Constraint, ...]
     max_changes: int
+    max_compute_ratio: float | None = None
 
     def defaults(self) -> dict[str, Value]:
         """A recipe of every knob's default, in the menu's order."""
@@ -70,12 +74,13 @@ def load_menu(text: str, source: str = "menu.toml") -> Menu:
     """Read and validate a menu; RailsError names `source`, the knob and, for a slip of the pen, the nearest key."""
     try:
         table = read_toml(text)
-        _only(table, ("max_changes", "knobs", "constraints"), "the menu")
+        _only(table, ("max_changes", "max_compute_ratio", "knobs", "constraints"), "the menu")
         max_changes = table.get("max_changes", 1)
         if type(max_changes) is not int or max_changes < 1:
             raise RailsError(f"max_changes must be an int of 1 or more, not {shown(max_changes)}")
         knobs = _load_knobs(table.get("knobs"))
-        return Menu(knobs, _load_constraints(table.get("constraints", []), knobs), max_changes)
+        constraints = _load_constraints(table.get("constraints", []), knobs)
+        return Menu(knobs, constraints, max_changes, _load_ratio(table.get("max_compute_ratio")))
     except RailsError as error:
         raise RailsError(f"{clean(source)}: {error}") from None
 
@@ -86,6 +91,14 @@ def read_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError also: a decimal integer of thousands of digits
         raise RailsError(f"is no valid TOML: {clean(str(error), 200)}") from None
+
+
+def _load_ratio(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_INT:
+        raise RailsError(f"max_compute_ratio must be a number above 0, such as 1.5, not {shown(value)}")
+    return float(value)
 
 
 def _load_knobs(tables: object) -> dict[str, Knob]:

@@ -131,7 +131,9 @@ class Shape:
             self._loss_bytes(tokens, 4 if self.logit_softcap else 2),
             self._width * tokens * self.d_model + (self._width + 4) * self.vocab_size * self.d_model,
         )
-        return max(between + loss, held + weights, weights + self._scoring_bytes())
+        # Muon's step holds all its updates, and a batch of matrices of at most so many numbers in several forms.
+        step = held + weights + 4 * matrices + 14 * min(matrices, 2**26)
+        return max(between + loss, step, weights + self._scoring_bytes())
 
     @property
     def _width(self) -> int:

@@ -1,15 +1,19 @@
-"""What tests share: the command line, and torch on one thread, as in workers: two that spin are slower side by side."""
+"""What tests share: the command line, and torch with the environment that workers have."""
 
 from __future__ import annotations
 
 import os
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import command_line
 import pytest
 
+if TYPE_CHECKING:
+    import command_line
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.fixture
@@ -17,8 +21,18 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> command_line.Command:
     """autoresearch ARGUMENTS with an empty home and no language model."""
+    import command_line  # here, since the trainer's tests run without what a command line needs
+
     monkeypatch.setenv("AUTORESEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TERM", "dumb")
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     return partial(command_line.run, monkeypatch, capsys)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU, and torch sees none")

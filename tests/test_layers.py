@@ -41,7 +41,8 @@ INSIDE = {
     "evidence": [
         ["status"],
         ["sentences"],
-        ["meters", "longer_runs", "knobs", "proposers", "work", "nights"],
+        ["meters", "longer_runs", "knobs", "proposers", "work", "nights", "compute"],
+        ["context"],
         ["__init__"],
         ["evidence"],
     ],
@@ -60,6 +61,7 @@ INSIDE = {
         ["process"],
         ["launcher"],
         ["energy", "machine"],
+        ["gpu_energy", "oom", "probe"],
         ["nvml"],
         ["__init__"],
     ],

@@ -1,11 +1,12 @@
-"""The most memory that one run held, in a process that does many."""
+"""The memory of one run, in a process that does many: the most that it held, the most that it may."""
 
 import ctypes
+import gc
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 RESET_HIGH_WATER_MARK = "5"  # man 5 proc, clear_refs
@@ -34,6 +35,8 @@ class MemoryPeak:
     def sample(self) -> None:
         """Looks at the memory in use now, where that is the only way."""
         if self._device.type == "cpu" and not self._has_mark:
+            import psutil  # here, since on most machines the trainer needs nothing beyond torch and numpy
+
             self._highest_sample_bytes = max(self._highest_sample_bytes, psutil.Process().memory_info().rss)
 
     def bytes(self) -> int:
@@ -41,6 +44,32 @@ class MemoryPeak:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         return _high_water_bytes() if self._has_mark else self._highest_sample_bytes
+
+    def bytes_if_told(self) -> int | None:
+        """The same; None where a GPU says no more, after an error that stays with the process."""
+        try:
+            return self.bytes()
+        except RuntimeError:
+            return None
+
+
+def limit_memory(device: torch.device, allowed_bytes: int | None) -> None:
+    """Has torch refuse, as out of memory, to take more of a GPU than this; None: than it has. Nothing on a CPU."""
+    if device.type == "cuda":
+        total_bytes = torch.cuda.get_device_properties(device).total_memory
+        fraction = 1.0 if allowed_bytes is None else min(1.0, allowed_bytes / total_bytes)
+        torch.cuda.set_per_process_memory_fraction(fraction, device)
+
+
+def release_memory() -> None:
+    """Gives all that a run has left behind back, so that the next one finds what this one found. Never raises."""
+    gc.collect()
+    return_freed_memory()
+    if torch.cuda.is_available():
+        # A GPU error that stays with the process comes up in each later call: the run's result still has to be written,
+        # and whether the worker is of any more use is asked after that.
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
 
 def keep_freed_memory() -> None:

@@ -35,24 +35,22 @@ def bits_per_byte(
     [rows, length], to the float32 nats of each target. rows: windows at a time; the sum's last digits alone depend
     on it, so every caller leaves it out but the test that shows so. report: called with windows done and all.
 
-    The stream is endoftext and then the tokens; windows of seq_len follow each other without overlap, the last one
-    short. So each token is a target once. endoftext as a target is left out: it is no part of the text.
+    The stream is endoftext and then the tokens; windows of seq_len follow each other without overlap. So each token is
+    a target once. endoftext as a target is left out: it is no part of the text. Of it is what fills up the last rows,
+    so that every call of nats_of has one shape: whatever is compiled for it serves all texts.
     """
     stream = torch.from_numpy(np.concatenate(([endoftext], tokens)).astype(np.int64))
-    inputs, targets = stream[:-1], stream[1:]
     rows = rows or max(1, EVALUATION_TOKENS // seq_len)
-    full = len(targets) // seq_len
-    spans = [(first * seq_len, min(first + rows, full) * seq_len, seq_len) for first in range(0, full, rows)]
-    if rest := len(targets) - full * seq_len:
-        spans.append((full * seq_len, len(targets), rest))
+    batches = math.ceil(len(tokens) / (rows * seq_len))
+    added = stream.new_full((batches * rows * seq_len - len(tokens),), endoftext)
+    inputs, targets = (torch.cat((part, added)).view(batches, rows, seq_len) for part in (stream[:-1], stream[1:]))
 
     nats_of_windows: list[float] = []
-    for done, (start, end, length) in enumerate(spans):
-        wanted = targets[start:end].view(-1, length).to(device)
-        nats = nats_of(inputs[start:end].view(-1, length).to(device), wanted)
+    for done, (given, wanted) in enumerate(zip(inputs.to(device), targets.to(device), strict=True)):
+        nats = nats_of(given, wanted)
         nats_of_windows += nats.double().masked_fill(wanted == endoftext, 0.0).sum(1).tolist()
         if report is not None:
-            report(done + 1, len(spans))
+            report(done + 1, batches)
     return math.fsum(nats_of_windows) / (math.log(2) * text_bytes)
 
 

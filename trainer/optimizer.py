@@ -4,14 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from trainer.backends import Model
+from trainer.muon import Muon
 from trainer.recipe import Recipe
-
-# Muon's own, as published (Jordan 2024): beta1 stays the knob of Adam's momentum.
-MUON_MOMENTUM = 0.95
 
 
 class Optimizer:
-    """One step over all parameters of a model, by as many optimizers of torch's as the recipe asks for."""
+    """One step over all parameters of a model, by as many optimizers as the recipe asks for."""
 
     def __init__(self, model: Model, recipe: Recipe) -> None:
         groups = model.groups()
@@ -29,16 +27,10 @@ class Optimizer:
             torch.optim.AdamW([group for group in adamw if group["params"]], lr=recipe.lr, betas=betas, fused=True)
         ]
         if recipe.optimizer == "muon":
-            # So scaled, its updates are as large as AdamW's usually are, and one lr serves both (Moonlight 2025).
-            self._optimizers.append(
-                torch.optim.Muon(
-                    [matrices],
-                    lr=recipe.lr,
-                    weight_decay=recipe.weight_decay,
-                    momentum=MUON_MOMENTUM,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+            # beta1 stays the knob of Adam's momentum; Muon has its own.
+            muon = Muon(groups["matrices"], model.stacks(), recipe.lr, recipe.weight_decay)
+            muon.param_groups[0]["share"] = 1.0
+            self._optimizers.append(muon)
 
     def step(self, lr: float) -> None:
         """Updates every parameter from its gradient with this learning rate, and forgets the gradients."""

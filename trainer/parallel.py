@@ -134,8 +134,8 @@ class Processes:
         return total
 
     def count(self, parameters: Sequence[nn.Parameter]) -> int:
-        """Numbers in the whole of each parameter."""
-        return sum(p.numel() * (self.tensor if is_shard(p) else 1) for p in parameters)
+        """Numbers in the whole of each parameter, padding left out."""
+        return sum(getattr(p, "numbers_in_whole", p.numel()) for p in parameters)
 
     def device(self, device: torch.device) -> torch.device:
         """This process's own, counted from the first one's."""

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 Message = TypeVar("Message", "RunRequest", "RunResult")
 
-BUDGET_UNITS = ("tokens", "steps", "seconds")
+BUDGET_UNITS = ("tokens", "steps", "seconds", "flops")
+WHOLE_UNITS = ("tokens", "steps")  # a budget in one of them is a whole number
 STATES = ("complete", "failed", "cancelled")
 # The last two are the launcher's findings: a worker that hangs or dies cannot report it.
 FAILURES = ("diverged", "out_of_memory", "error", "timed_out", "worker_died")
@@ -22,18 +23,21 @@ class RunRequest:
     run_id: str
     recipe: dict[str, Any]  # see trainer.recipe; judged when the run starts, so that a bad one is a failed run
     seed: int
-    budget: dict[str, float]  # one of {"tokens": n}, {"steps": n}, {"seconds": s}
+    budget: dict[str, float]  # one of {"tokens": n}, {"steps": n}, {"seconds": s}, {"flops": f}; see trainer.schedule
     data_dir: str  # a folder made by trainer.data.prepare
     result_path: str
     backend: str = "torch"
     device: str = "auto"  # auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
     score: bool = True  # False: only speed and memory are wanted
     score_test: bool = False  # score the test text too, after the validation text
+    score_window: int | None = None  # tokens: score the validation text in windows of this length too
     val_points: int = 0  # how often to look at the validation text on the way; not with a budget in seconds
     random_tokens: bool = False  # train on one batch of random tokens that is on the device already
     compile: bool = False  # torch.compile for the model's blocks
+    repeatable: bool = True  # one seed, one number, to the last bit; False: the device's fastest way
     tensor_parallel: int = 1  # processes that share each matrix; the worker must have been started with as many
     data_parallel: int = 1  # processes that share each batch
+    memory_bytes: int | None = None  # that each process may take of its GPU; None: all that it has
 
     def __post_init__(self) -> None:
         _require(isinstance(self.run_id, str) and self.run_id != "", "run_id", self.run_id, "text, not empty")
@@ -43,23 +47,35 @@ class RunRequest:
             isinstance(self.budget, dict) and len(self.budget) == 1 and all(map(_is_spendable, self.budget.items())),
             "budget",
             self.budget,
-            "one of {'tokens': n}, {'steps': n}, {'seconds': s}, above 0",
+            "one of {'tokens': n}, {'steps': n}, {'seconds': s}, {'flops': f}, above 0",
         )
         for name in ("data_dir", "result_path", "backend", "device"):
             _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
-        for name in ("score", "score_test", "random_tokens", "compile"):
+        for name in ("score", "score_test", "random_tokens", "compile", "repeatable"):
             _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
+        _require(
+            self.score_window is None or (_is_whole(self.score_window) and self.score_window > 0),
+            "score_window",
+            self.score_window,
+            "a whole number of tokens, 1 or above",
+        )
         _require(_is_whole(self.val_points) and self.val_points >= 0, "val_points", self.val_points, "0 or above")
         _require(
             not (self.val_points and "seconds" in self.budget),
             "val_points",
             self.val_points,
-            "0 with a budget in seconds: the way is known from the start only in tokens or steps",
+            "0 with a budget in seconds: the way is known from the start only in tokens, steps or flops",
         )
         for name in ("tensor_parallel", "data_parallel"):
             _require(
                 _is_whole(getattr(self, name)) and getattr(self, name) > 0, name, getattr(self, name), "1 or above"
             )
+        _require(
+            self.memory_bytes is None or (_is_whole(self.memory_bytes) and self.memory_bytes > 0),
+            "memory_bytes",
+            self.memory_bytes,
+            "None, or 1 or above",
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> "RunRequest":
@@ -83,13 +99,16 @@ class RunResult:
     failed_step: int | None = None  # the step, counted from 1, whose loss went wrong
     val_bpb: float | None = None  # bits per byte of the validation text; None unless complete and scored
     test_bpb: float | None = None
+    # val_bpb in windows of score_window tokens; None: not asked for, or the model was trained on shorter ones
+    window_bpb: float | None = None
     params: int | None = None  # trained parameters, tied ones once
     steps: int | None = None  # optimizer steps done
     tokens: int | None = None  # tokens trained on
     tokens_per_second: float | None = None  # in training, evaluation left out
     step_seconds: dict[str, float] = field(default_factory=dict)  # mean step: data, forward, backward, optimizer
-    first_step_seconds: float | None = None  # from the request to the end of the first step, compiling included
+    first_step_seconds: float | None = None  # from the request to the end of the first step that counts
     flops_per_token: int | None = None  # of forward and backward; see trainer.flops
+    flops: float | None = None  # of the whole run: flops_per_token x tokens
     peak_flops: float | None = None  # per second, of all devices of the run, in the recipe's precision
     peak_flops_source: str | None = None  # datasheet or measured
     train_seconds: float | None = None
@@ -113,7 +132,9 @@ class RunResult:
             self.failure,
             f"one of {', '.join(FAILURES)} if the run failed, else None",
         )
-        _require(self.val_bpb is None or self.state == "complete", "val_bpb", self.val_bpb, "set if complete only")
+        for name in ("val_bpb", "window_bpb"):
+            score = getattr(self, name)
+            _require(score is None or self.state == "complete", name, score, "set if complete only")
 
     @property
     def mfu(self) -> float | None:
@@ -188,7 +209,7 @@ def _is_spendable(item: tuple[str, float]) -> bool:
     unit, amount = item
     if unit not in BUDGET_UNITS or isinstance(amount, bool) or not isinstance(amount, int | float):
         return False
-    return 0 < amount < float("inf") and (unit == "seconds" or isinstance(amount, int))
+    return 0 < amount < float("inf") and (unit not in WHOLE_UNITS or isinstance(amount, int))
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

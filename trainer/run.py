@@ -1,13 +1,12 @@
 """One run: a request in, a result out, whatever happens in between."""
 
-import gc
 import importlib.metadata
 import math
 import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -15,18 +14,18 @@ from typing import Any
 
 import torch
 
-from trainer.backends import backend_named
-from trainer.batches import on_device, random_batches
 from trainer.data.dataset import Dataset
 from trainer.flops import flops_per_token, peak_flops
-from trainer.memory import MemoryPeak, keep_freed_memory, return_freed_memory
-from trainer.metric import bits_per_byte, nats_per_token
-from trainer.parallel import Cost, Processes, of_first
+from trainer.memory import MemoryPeak, keep_freed_memory, limit_memory, release_memory, return_freed_memory
+from trainer.parallel import Processes, of_first
 from trainer.protocol import RunRequest, RunResult
 from trainer.recipe import Recipe
+from trainer.repeatable import repeatable, without_a_repeatable_form
 from trainer.schedule import Schedule
+from trainer.scoring import Scoring
+from trainer.start import Start
 from trainer.step_clock import StepClock
-from trainer.training import Losses, train
+from trainer.training import Losses, Spent, train
 
 # What memory running out looks like when it is not torch.OutOfMemoryError or MemoryError.
 MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
@@ -41,23 +40,24 @@ class Cancelled(Exception):
 def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool] = lambda: False) -> RunResult:
     """Trains and scores one request; a failure of any kind is a result too.
 
-    report: called with phase (train, val, test), steps done, steps in all, latest training loss.
+    report: called with phase (train, val, test, window), steps done, steps in all, latest training loss.
     is_cancelled: asked after each report; of several processes the first one's answer counts.
     """
     keep_freed_memory()
     started_at, started, cpu_started = _now(), time.perf_counter(), time.process_time()
     facts: dict[str, Any] = {}
     try:
-        outcome = _train_and_score(request, report, is_cancelled, facts, started)
+        outcome = _do(request, report, is_cancelled, facts, started)
     except Exception as error:
         # The user's slip needs its one line; anything else needs the place as well.
         traceback.print_exc(file=sys.stderr)
         outcome = _failure(error)
     # The failed run's tensors hang on its traceback, which is gone only here.
-    _release_memory()
+    release_memory()
     if outcome["state"] == "complete":
-        of_one, source = peak_flops(torch.device(facts["device"]), request.recipe["precision"])
-        facts |= {"peak_flops": of_one * facts["processes"], "peak_flops_source": source}
+        with suppress(RuntimeError):  # where it has to be measured there may be no room for it, or no GPU any more
+            of_one, source = peak_flops(torch.device(facts["device"]), request.recipe["precision"])
+            facts |= {"peak_flops": of_one * facts["processes"], "peak_flops_source": source}
     return RunResult(
         run_id=request.run_id,
         seed=request.seed,
@@ -71,7 +71,7 @@ def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool
     )
 
 
-def _train_and_score(
+def _do(
     request: RunRequest, report: Report, is_cancelled: Callable[[], bool], facts: dict[str, Any], started: float
 ) -> dict[str, Any]:
     """The outcome; what is known of the run by the way goes into `facts`, so that it outlives a failure."""
@@ -80,11 +80,18 @@ def _train_and_score(
     facts["processes"] = processes.size
     device = processes.device(device_named(request.device))
     facts["device"] = str(device)
-    _make_repeatable(device, request.seed + processes.data_rank)
-    dataset = Dataset.open(request.data_dir)
-    schedule = Schedule.of(request.budget, recipe)
-    batches = _batches(request, recipe, dataset, device, processes)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    limit_memory(device, request.memory_bytes)
+    with repeatable(request.repeatable, device, request.compile):
+        start = Start(request, recipe, Dataset.open(request.data_dir), device, processes)
+        return _train_and_score(start, report, is_cancelled, facts, started)
 
+
+def _train_and_score(
+    start: Start, report: Report, is_cancelled: Callable[[], bool], facts: dict[str, Any], started: float
+) -> dict[str, Any]:
+    request, recipe, device, processes = start.request, start.recipe, start.device, start.processes
     losses, clock = Losses(), StepClock(device)
     val_curve: list[list[float]] = []
     peak = MemoryPeak(device)
@@ -96,18 +103,29 @@ def _train_and_score(
         if of_first(is_cancelled()):
             raise Cancelled
 
+    ready = time.perf_counter()
     try:
-        backend = backend_named(request.backend)
-        model = backend.build(recipe, dataset.manifest.vocab_size, device, request.seed, processes)
-        if request.compile:
-            model.compile_blocks()
+        batches = start.batches()  # before the model: what is wrong with them shows at once
+        if "seconds" in request.budget:
+            # Only for these: a budget in steps, tokens or FLOPs buys the same training however long a step takes.
+            start.rehearse()
+            peak.sample()
+            if of_first(is_cancelled()):
+                raise Cancelled
+        model = start.model()
         facts["params"] = processes.count(list(model.parameters()))
         facts["flops_per_token"] = flops_per_token(model, recipe)
-        nats_of = processes.scoring(model)
+        schedule = Schedule.of(request.budget, recipe, facts["flops_per_token"])
+        scoring = Scoring(
+            processes.scoring(model),
+            start.dataset,
+            recipe.seq_len,
+            device,
+            lambda phase, done, batches: watch(phase, done, batches, losses.values[-1]),
+        )
 
         def look(steps: int) -> None:
-            nats = nats_per_token(nats_of, dataset.val, dataset.manifest.endoftext, recipe.seq_len, device)
-            if math.isfinite(nats):
+            if math.isfinite(nats := scoring.look()):
                 val_curve.append([steps, round(nats, 6)])
 
         ready = time.perf_counter()
@@ -132,14 +150,15 @@ def _train_and_score(
         if (step := losses.diverged_at) is not None:
             change = f"{losses.values[0]:.4g} nats at first, {losses.values[step - 1]:.4g} then"
             return _diverged(step, f"diverged at step {step}: training loss {change}")
+        if schedule.total_seconds is not None and spent.steps == 1:
+            return _too_short(schedule.total_seconds, spent)
 
         eval_started = time.perf_counter()
-        splits = ("val", "test") if request.score_test else ("val",) if request.score else ()
         return_freed_memory()  # or what training has freed would count on top of what scoring takes
         model.train(False)
-        scores = {f"{split}_bpb": _score(nats_of, dataset, split, recipe, device, losses, watch) for split in splits}
+        scores = scoring.scores(request)
         facts["eval_seconds"] = time.perf_counter() - eval_started
-        if not all(map(math.isfinite, scores.values())):
+        if not all(math.isfinite(score) for score in scores.values() if score is not None):
             message = f"diverged by step {spent.steps}: the trained model's scores are not finite"
             return _diverged(spent.steps, message)
         return {"state": "complete", **scores}
@@ -149,36 +168,13 @@ def _train_and_score(
     finally:
         facts |= {
             "steps": len(losses.values),
-            "tokens": len(losses.values) * recipe.tokens_per_step,
+            "tokens": (tokens := len(losses.values) * recipe.tokens_per_step),
+            "flops": float(facts["flops_per_token"] * tokens) if "flops_per_token" in facts else None,
             "step_seconds": clock.step_seconds,
             "curve": losses.curve(),
             "val_curve": val_curve,
-            "peak_memory_bytes": peak.bytes(),
+            "peak_memory_bytes": peak.bytes_if_told(),
         }
-
-
-def _batches(
-    request: RunRequest, recipe: Recipe, dataset: Dataset, device: torch.device, processes: Processes
-) -> Iterator[torch.Tensor]:
-    if request.random_tokens:
-        batches = random_batches(recipe, dataset.manifest.vocab_size, device, request.seed)
-        return processes.rows(batches, recipe.batch_size)
-    windows = dataset.windows(request.seed, recipe.batch_size, recipe.seq_len)
-    return on_device(processes.rows(windows, recipe.batch_size), device)
-
-
-def _score(
-    nats_of: Cost, dataset: Dataset, split: str, recipe: Recipe, device: torch.device, losses: Losses, report: Report
-) -> float:
-    return bits_per_byte(
-        nats_of,
-        getattr(dataset, split),
-        dataset.manifest.splits[split].bytes,
-        dataset.manifest.endoftext,
-        recipe.seq_len,
-        device,
-        report=lambda done, windows: report(split, done, windows, losses.values[-1]),
-    )
 
 
 def device_named(name: str) -> torch.device:
@@ -206,28 +202,21 @@ def is_usable(device: str) -> bool:
     return True
 
 
-def _make_repeatable(device: torch.device, seed: int) -> None:
-    torch.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        # Costs a few percent (attention's backward pass, embedding gradients); without it one seed gives
-        # another number each time. Operations that have no repeatable form only warn.
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  not in its type stubs
-
-
-def _release_memory() -> None:
-    gc.collect()
-    return_freed_memory()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _diverged(step: int, message: str) -> dict[str, Any]:
     return {"state": "failed", "failure": "diverged", "message": message, "failed_step": step}
 
 
+def _too_short(seconds: float, spent: Spent) -> dict[str, Any]:
+    message = (
+        f"the budget of {seconds:g} s was spent after 1 step, which took {spent.seconds:.3g} s: too little to compare "
+        "recipes by; raise the budget, or lower batch_size, seq_len or grad_accumulation"
+    )
+    return {"state": "failed", "failure": "error", "message": message}
+
+
 def _failure(error: Exception) -> dict[str, Any]:
+    if (refused := without_a_repeatable_form(error)) is not None:
+        return {"state": "failed", "failure": "error", "message": refused}
     message = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_MESSAGES)

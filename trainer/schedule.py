@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from trainer.recipe import Recipe
 
 WSD_DECAY_SHARE = 0.2  # of the time after warmup, spent going down (MiniCPM 2024 decays for a tenth, others a fifth)
+# What makes a step dear, by the budget's unit.
+PRICE_IN_WORDS = {
+    "tokens": "batch_size times seq_len times grad_accumulation",
+    "flops": "batch_size times seq_len times grad_accumulation, times the model's FLOPs per token",
+}
 
 
 @dataclass
@@ -25,17 +30,21 @@ class Schedule:
     _warmup_spent: float = 0.0  # share of the budget that was gone when the warmup ended
 
     @classmethod
-    def of(cls, budget: dict[str, float], recipe: Recipe) -> "Schedule":
-        """Raises ValueError for a budget that does not pay for one step."""
+    def of(cls, budget: dict[str, float], recipe: Recipe, flops_per_token: int | None = None) -> "Schedule":
+        """flops_per_token: of the built model; only a budget in flops needs it.
+
+        Raises ValueError for a budget that does not pay for one step.
+        """
         ((unit, amount),) = budget.items()
         shape = (recipe.schedule, recipe.lr, recipe.final_lr_fraction, recipe.lr_warmup)
         if unit == "seconds":
             return cls(*shape, None, amount)
-        steps = int(amount) // recipe.tokens_per_step if unit == "tokens" else int(amount)
+        price = _price_of_a_step(unit, recipe, flops_per_token)
+        steps = int(amount // price)
         if steps < 1:
             raise ValueError(
-                f"budget of {amount} tokens does not pay for one step of {recipe.tokens_per_step} tokens "
-                "(batch_size times seq_len times grad_accumulation); raise the budget or lower one of them"
+                f"budget of {_amount(amount)} {unit} does not pay for one step of {_amount(price)} {unit} "
+                f"({PRICE_IN_WORDS[unit]}); raise the budget or lower one of them"
             )
         return cls(*shape, steps, None)
 
@@ -75,3 +84,15 @@ class Schedule:
         if self.kind == "linear":
             return 1 - progress
         return min(1.0, (1 - progress) / WSD_DECAY_SHARE)
+
+
+def _price_of_a_step(unit: str, recipe: Recipe, flops_per_token: int | None) -> int:
+    """In the budget's unit; `rails.fit.budget_steps` counts the same."""
+    if unit != "flops":
+        return recipe.tokens_per_step if unit == "tokens" else 1
+    assert flops_per_token is not None, "a budget in flops needs the model's FLOPs per token"
+    return recipe.tokens_per_step * flops_per_token
+
+
+def _amount(value: float) -> str:
+    return f"{value:.0f}" if value < 1e9 else f"{value:g}"

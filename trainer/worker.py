@@ -139,7 +139,7 @@ def _serve(path: str, tell: Teller, is_cancelled: Callable[[str], bool]) -> None
             tell("refused", path=path, message=f"{request.result_path}: the result cannot be written: {error}")
             return
     tell("done", run_id=request.run_id, state=result.state, val_bpb=result.val_bpb)
-    if result.failure is not None and not is_usable(result.device):
+    if not is_usable(result.device):
         print("trainer.worker: the last run broke the GPU's context; start another worker", file=sys.stderr)
         os._exit(1)  # not sys.exit, which would wait for the thread that reads stdin
     if result.failure in ("error", "out_of_memory") and parallel.world_size() > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -29,13 +30,14 @@ def status(name: Name, as_json: AsJson = False, home: Home = None) -> None:
 def trials(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """All trials, one line each."""
     from autoresearch.evidence import Evidence
+    from autoresearch.evidence.compute import trial_facts
     from autoresearch.facts import to_json
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.trials import trials_table
 
     evidence = Evidence(open_study(name, home))
     if as_json:
-        print(to_json(evidence.trials, indent=1))
+        print(to_json([*map(partial(trial_facts, evidence), evidence.trials)], indent=1))
     else:
         make_console().print(trials_table(evidence))
 

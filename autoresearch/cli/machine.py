@@ -28,6 +28,10 @@ def sweep(
     compile: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default: on a GPU.")
     ] = None,
+    repeatable: Annotated[
+        bool | None,
+        typer.Option("--repeatable/--no-repeatable", help="One seed, one number; default: the preset's."),
+    ] = None,
     backend: Annotated[str | None, typer.Option(help="torch or megatron; default: the preset's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default: sweeps/ in --home.")] = None,
     home: Home = None,
@@ -38,11 +42,12 @@ def sweep(
     from autoresearch.terminal.console import make_console
     from autoresearch.workers.machine import look
 
-    machine = look()
+    machine = look(compile="auto" if compile is None else compile)
     asked = {"batch": batch, "seq": seq, "precision": precision, "source": source, "backend": backend}
     grid = make_grid(
-        preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile
-    )
+        preset or fitting_preset(machine), machine, **asked, steps=steps, rounds=rounds, data=data, compile=compile,
+        repeatable=repeatable,
+    )  # fmt: skip
     sweep(grid, folder.home(home), out, make_console())
 
 

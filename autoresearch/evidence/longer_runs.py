@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from autoresearch import words
 from autoresearch.decide import Noise, Runs, compare, pool_noise
+from autoresearch.evidence.context import in_both_windows
 from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.promotions import PromotedRun
 from autoresearch.trial import Recipe, Trial
+from trainer.protocol import WHOLE_UNITS
 
 Verdict = Literal["baseline", "held", "shrank", "lost", "diverged", "not measured"]
 
@@ -83,6 +85,7 @@ class LongerRow:
     test_probability: float | None
     diverged: list[Divergence]
     failures: list[Failure]
+    context: str = ""  # how it did in the baseline's windows and in its own; empty where they are the same
     verdict: Verdict = "not measured"
 
     @property
@@ -117,8 +120,8 @@ class LongerRuns:
 
 
 def scaled(budget: Mapping[str, float], factor: float) -> dict[str, float]:
-    """A run's budget, `factor` times as long: tokens and steps stay whole numbers."""
-    return {unit: amount * factor if unit == "seconds" else round(amount * factor) for unit, amount in budget.items()}
+    """A run's budget, `factor` times as much: tokens and steps stay whole numbers."""
+    return {unit: round(amount * factor) if unit in WHOLE_UNITS else amount * factor for unit, amount in budget.items()}
 
 
 def longer_runs(folder: StudyFolder) -> list[LongerRuns]:
@@ -156,9 +159,10 @@ def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Lo
     trials = [evidence.trials[number] for number in sorted({run.trial for run in runs})]
     trials.sort(key=lambda trial: (trial.number != 0, evidence.mean(trial)))
     rule = evidence.folder.settings.decision
-    val, test = _scores(runs, "val_bpb"), _scores(runs, "test_bpb")
+    val, test, window = _scores(runs, "val_bpb"), _scores(runs, "test_bpb"), _scores(runs, "window_bpb")
     noises = pool_noise(val.values(), rule), pool_noise(test.values(), rule)
     rows = [_row(evidence, trial, [r for r in runs if r.trial == trial.number], val, test, *noises) for trial in trials]
+    rows = [replace(row, context=_context(evidence, row.trial, val, window, noises[0])) for row in rows]
     spearman, ranked = _spearman(rows)
     found = LongerRuns(
         factor=factor,
@@ -174,7 +178,13 @@ def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Lo
     return replace(found, sentence=_sentence(found))
 
 
-def _scores(runs: Sequence[PromotedRun], name: Literal["val_bpb", "test_bpb"]) -> dict[int, Runs]:
+def _context(evidence: Evidence, trial: int, val: Mapping[int, Runs], window: Mapping[int, Runs], noise: Noise) -> str:
+    recipe, baseline = evidence.trials[trial].recipe, evidence.baseline.recipe
+    own, at_window = val.get(trial, {}), window.get(trial, {})
+    return in_both_windows(recipe, baseline, own, at_window, window.get(0, {}), "the baseline", noise)
+
+
+def _scores(runs: Sequence[PromotedRun], name: Literal["val_bpb", "test_bpb", "window_bpb"]) -> dict[int, Runs]:
     scores: dict[int, dict[int, float]] = {}
     for run in runs:
         if (score := getattr(run, name)) is not None:
@@ -284,6 +294,7 @@ def _sentence(longer: LongerRuns) -> str:
     for verdict in SAID_OF_ALL:
         if trials := [row.trial for row in candidates if row.verdict == verdict]:
             said.append(f"{verdict.capitalize()} ({VERDICTS[verdict]}): trial {words.numbers(trials)}.")
+    said += [f"Trial {row.trial} was {row.context}." for row in longer.rows if row.context]
     for row in longer.rows:
         if row.diverged:
             said.append(f"Trial {row.trial} diverged with {', '.join(map(divergence_text, row.diverged))}.")

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from autoresearch import words
+from autoresearch.evidence.context import longer_contexts
 from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
@@ -104,6 +105,7 @@ class Meters:
     luck: float | None  # best_recipe_mean - best_observed; None while that recipe has one run
     measured_again: list[Repeated]
     judged_both_ways: list[Repeated]
+    longer_contexts: list[str]  # a sentence on each keep whose windows are longer than the baseline's
     forecasts: int  # trials whose proposer said what it expected and that were compared with their reference
     forecasts_right: int  # of them those that went the way that was expected
     forecast_error: float | None  # mean absolute difference between expected and measured change
@@ -180,6 +182,7 @@ def measure(evidence: Evidence) -> Meters:
         **_luck(evidence),
         measured_again=again,
         judged_both_ways=[recipe for recipe in again if recipe.kept and recipe.discarded],
+        longer_contexts=[*longer_contexts(evidence)],
         **_forecasts(trials),
         verdict=verdict,
         why=why,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from autoresearch import words
+from autoresearch.evidence.compute import bought
 from autoresearch.evidence.evidence import Evidence, Standing
 from autoresearch.evidence.longer_runs import LongerRuns
 from autoresearch.evidence.meters import Meters, Repeated
@@ -117,6 +118,9 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
     found = []
     if meters.verdict != "researching":
         found.append(f"The search is {meters.verdict}: {meters.why}.")
+    found += meters.longer_contexts[:MOST_NAMED]
+    if (more := len(meters.longer_contexts) - MOST_NAMED) > 0:
+        found.append(f"{words.count(more, 'more keep has', 'more keeps have')} longer context than the baseline.")
     if both := meters.judged_both_ways:
         found.append(
             f"{words.count(len(both), 'recipe was', 'recipes were')} both kept and discarded, by the noise alone: "
@@ -138,8 +142,17 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
         )
     if meters.run_deviation is None and meters.trained:
         found.append("No recipe was run twice: the intervals rest on an assumed deviation, not on a measured one.")
+    if not evidence.folder.settings.repeatable:
+        found.append(f"On a GPU {words.NOT_REPEATABLE}: a seed run again gives another one, near the first.")
+    if dearer := bought(evidence):
+        kept = sum(trial.decision == "keep" for trial in evidence.trials)
+        found.append(
+            f"{len(dearer)} of {words.count(kept, 'kept change')} spent more than the recipe that "
+            f"{words.plural(len(dearer), 'it', 'they')} changed, up to {words.times(max(dearer.values()))} its FLOPs "
+            f"(trial {words.numbers(dearer)}): a part of such a gain is bought."
+        )
     if "estimate" in evidence.energy_sources:
-        found.append("Energy is estimated from processor time and the wattage in study.toml, not measured.")
+        found.append("Energy is estimated, from time at work and the wattage in study.toml, not measured.")
     return found
 
 

@@ -41,6 +41,7 @@ class Status:
     cost: float | None
     currency: str
     run_to_run_deviation: float
+    repeatable: bool
     baseline: Standing
     incumbent: Standing
     improved: str  # what came of it, in a sentence
@@ -74,6 +75,7 @@ def status(folder: StudyFolder) -> Status:
         cost=evidence.cost,
         currency=folder.settings.energy.currency,
         run_to_run_deviation=evidence.noise.deviation,
+        repeatable=folder.settings.repeatable,
         baseline=evidence.standing(evidence.baseline),
         incumbent=evidence.standing(evidence.incumbent),
         improved=improved(evidence),

@@ -13,11 +13,11 @@ from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import Recipe
 from rails import Limits, RailsError, clean
 from rails.values import presentable
-from trainer.protocol import BUDGET_UNITS, FAILURES
+from trainer.protocol import BUDGET_UNITS, FAILURES, WHOLE_UNITS
 
 Read = Callable[[object], Any]
 # The tables of study.toml that the numbers depend on. The rest is the machine's, and may hold paths and addresses.
-SHARED_SETTINGS = ("preset", "backend", "seed", "budget", "decision", "energy")
+SHARED_SETTINGS = ("preset", "backend", "repeatable", "seed", "budget", "decision", "energy")
 OPEN = ("proposed", "running")
 
 
@@ -46,7 +46,9 @@ def _limits(value: object) -> str | None:
     """Another machine's limits, if the rails take them for limits."""
     given = table(value)
     budget = table(given.get("budget"))
-    amounts = {unit: real(budget.get(unit)) if unit == "seconds" else whole(budget.get(unit)) for unit in BUDGET_UNITS}
+    amounts = {
+        unit: whole(budget.get(unit)) if unit in WHOLE_UNITS else real(budget.get(unit)) for unit in BUDGET_UNITS
+    }
     precisions = given.get("precisions")
     try:
         return limits_text(
@@ -74,12 +76,12 @@ _TRIAL_NEVER_NULL = ("proposer", "changes", "hypothesis", "state", "reason", "n_
 _RUN: dict[str, Read] = {
     "purpose": _word("candidate", "reference"), "state": _word("complete", "failed", "cancelled"), "attempts": whole,
     "failure": _word(*FAILURES), "message": text, "failed_step": whole, "val_bpb": score, "test_bpb": score,
-    "tokens": whole, "steps": whole, "params": whole, "train_seconds": real, "eval_seconds": real,
+    "window_bpb": score, "tokens": whole, "steps": whole, "params": whole, "train_seconds": real, "eval_seconds": real,
     "total_seconds": real, "cpu_seconds": real, "tokens_per_second": real, "peak_memory_bytes": whole,
     "energy_joules": real, "energy_source": text, "curve": curve_of, "device": text, "versions": _versions,
     "started_at": stamp, "finished_at": stamp, "data_seconds": real, "forward_seconds": real,
     "backward_seconds": real, "optimizer_seconds": real, "first_step_seconds": real, "mfu": real, "peak_flops": real,
-    "peak_flops_source": text,
+    "peak_flops_source": text, "flops": real,
 }  # fmt: skip
 _ANSWER: dict[str, Read] = {
     "proposer": text, "model": text, "latency_seconds": real, "prompt_tokens": whole, "completion_tokens": whole,
@@ -137,7 +139,7 @@ def read_runs(value: object, trial: int) -> list[Row] | None:
         if row["state"] is None or (row["state"] == "complete" and row["val_bpb"] is None):
             row["state"] = "failed"
         if row["state"] != "complete":
-            row |= {"val_bpb": None, "test_bpb": None}
+            row |= {"val_bpb": None, "test_bpb": None, "window_bpb": None}
         if row["state"] == "failed":
             row["failure"] = row["failure"] or "error"
         rows[seed] = row

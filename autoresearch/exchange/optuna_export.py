@@ -52,6 +52,8 @@ def _trial(trial: WholeTrial, menu: Menu, distributions: dict[str, Any]) -> Any:
     row = trial.row
     attributes = {"trial": trial.number, "state": row["state"], "changes": trial.changes}
     attributes |= {name: row[name] for name in ATTRIBUTES if row[name] is not None}
+    if trial.window_bpb is not None:
+        attributes["window_bpb"] = trial.window_bpb
     parameters = {}
     for name, value in trial.recipe.items():
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from autoresearch.study.folder import StudyFolder
@@ -45,6 +46,12 @@ class WholeTrial:
         """The sum over the runs; None where no run has it."""
         values = [run[column] for run in self.runs if run[column] is not None]
         return sum(values) if values else None
+
+    @property
+    def window_bpb(self) -> float | None:
+        """The mean over the runs that were scored in windows of the baseline's seq_len; None: none was."""
+        values = [run["window_bpb"] for run in self.measured if run["window_bpb"] is not None]
+        return fmean(values) if values else None
 
     def most(self, column: str) -> float | None:
         return max((run[column] for run in self.runs if run[column] is not None), default=None)

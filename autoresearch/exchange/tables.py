@@ -13,7 +13,7 @@ from autoresearch.study.folder import StudyFolder
 from rails import clean
 
 ANSWER = ("model", "latency_seconds", "prompt_tokens", "completion_tokens")
-SUMS = ("tokens", "train_seconds", "total_seconds")
+SUMS = ("tokens", "flops", "train_seconds", "total_seconds")
 # A spreadsheet takes a cell that begins so for a formula.
 FORMULA = ("=", "+", "-", "@")
 
@@ -52,6 +52,7 @@ def _columns(rows: StudyRows) -> dict[str, list[Any]]:
     columns |= {name: [trial.proposal and trial.proposal[name] for trial in rows.trials] for name in ANSWER}
     columns |= {f"runs_{name}": [trial.total(name) for trial in rows.trials] for name in SUMS}
     columns["runs"] = [len(trial.runs) for trial in rows.trials]
+    columns["window_bpb"] = [trial.window_bpb for trial in rows.trials]
     columns["params"] = [trial.most("params") for trial in rows.trials]
     columns["peak_memory_bytes"] = [trial.most("peak_memory_bytes") for trial in rows.trials]
     knobs = dict.fromkeys(knob for trial in rows.trials for knob in trial.recipe)

@@ -106,7 +106,7 @@ def make_plan(
         raise UserError(f"--tokens {tokens:g}: it must be a number from 1 to {MOST_TOKENS:g}")
     machine, evidence, promotions = machines[hardware], Evidence(folder), longer_runs(folder)
     trial, why = _recipe(evidence, promotions)
-    shape = Shape.of(trial.recipe, folder.settings.data.vocab_size, "cuda")
+    shape = Shape.of(trial.recipe, folder.vocab_size, "cuda")
     if shape is None:
         raise UserError(f"the recipe of trial {trial.number} lacks a size of the GPT: its FLOPs cannot be counted")
 

@@ -21,7 +21,7 @@ from autoresearch.study.folder import StudyFolder
 from autoresearch.study.requests import make_request, start_workers
 from autoresearch.terminal.bars import PrepareProgress, RunBars
 from autoresearch.terminal.signals import polite_signals
-from autoresearch.trial import Trial
+from autoresearch.trial import Trial, window_of
 from autoresearch.workers import launcher as events
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.launcher import Launcher
@@ -53,7 +53,7 @@ def promote(
     trials = best_recipes(Evidence(folder), top)
     with PrepareProgress(console) as progress:
         data_dir = folder.prepare_data(progress)
-    machine = look(folder.settings.device, folder.settings.backend)
+    machine = look(folder.settings.device, folder.settings.backend, folder.settings.compile)
     launcher = launcher or start_workers(folder, machine)
     wanted = [LongRun(trial, factor, seed) for seed in fresh_seeds(folder, seeds) for trial in trials]
     try:
@@ -235,6 +235,8 @@ class _Show:
         self._runs.end(run.id)
         self._done += 1
         ending = words.ending(result.val_bpb, result.failure or result.state, result.message)
+        if result.window_bpb not in (None, result.val_bpb):
+            ending += f" ({words.bpb(result.window_bpb)} in windows of {window_of(self._baseline)} tokens)"
         self.say(f"{run.name}: {ending} ({self._done} of {self._total})")
 
     def say(self, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.compute import compute
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.trial import Recipe, Trial
@@ -179,6 +180,8 @@ class Measured:
     energy_joules: float | None
     study_kwh: float
     seconds: float | None
+    tokens: float | None
+    flops: float | None
     tokens_per_second: float | None
     outcome: str
     recipe: Recipe
@@ -191,6 +194,7 @@ class Measured:
 
 
 def measured(evidence: Evidence, trial: Trial) -> Measured:
+    took = compute(evidence, trial)
     return Measured(
         val_bpb=trial.val_bpb,
         val_bpb_half_interval=evidence.half_interval(trial),
@@ -200,6 +204,8 @@ def measured(evidence: Evidence, trial: Trial) -> Measured:
         energy_joules=trial.energy_joules,
         study_kwh=(evidence.joules or 0.0) / JOULES_PER_KWH,
         seconds=evidence.seconds(trial),
+        tokens=took.tokens,
+        flops=took.flops,
         tokens_per_second=evidence.tokens_per_second(trial),
         outcome=trial.outcome,
         recipe=trial.recipe,

@@ -37,7 +37,7 @@ class Night:
         on_signal: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.observer = folder, observer
-        self.machine: Machine = look(folder.settings.device, folder.settings.backend)
+        self.machine: Machine = look(folder.settings.device, folder.settings.backend, folder.settings.compile)
         self.proposer = proposer or make_proposer(folder.settings.proposer)
         self.stop = StopRule(folder, limits or folder.settings.limits, until)
         self._on_signal = on_signal
@@ -49,6 +49,8 @@ class Night:
             folder.store.set_control("run", "started again")
         if folder.store.control == "pause":
             self.observer.note(f"the study is paused: go on with `autoresearch resume {folder.name}`")
+        if (fault := self.machine.compile_fault) is not None:
+            self.observer.note(f"torch.compile does not work here, so runs go without: {clean(fault, 300)}")
         data_dir = folder.prepare_data()
         with Trackers(folder, folder.settings.trackers, self.observer.note) as trackers:
             launcher = start_workers(folder, self.machine)

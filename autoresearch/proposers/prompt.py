@@ -36,6 +36,8 @@ def render(history: History) -> str:
         for knob in menu.knobs.values()
     ]
     rules = [f"- {clean(constraint.expr)}  ({clean(constraint.doc)})" for constraint in menu.constraints]
+    if menu.max_compute_ratio is not None:
+        rules.append(f"- a run takes at most {menu.max_compute_ratio:g} times the FLOPs of the baseline's")
     budget = words.budget(history.limits.budget) if history.limits.budget else "not set"
     recipes = {trial.number: trial.recipe for trial in history.trials}
     shown = history.trials

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -28,7 +29,7 @@ from autoresearch.workers.machine import Machine
 from rails import Limits, load_menu, recipe_key, render_recipe, violations
 
 # What a val_bpb depends on besides recipe and seed.
-TERMS = ("budget", "data", "backend", "compile", "tensor_parallel", "data_parallel", "seed")
+TERMS = ("budget", "data", "backend", "compile", "repeatable", "tensor_parallel", "data_parallel", "seed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -82,6 +83,14 @@ class StudyFolder:
         if self._noise is None or self._noise[0] is not scores:
             self._noise = scores, pool_noise(scores.values(), self.settings.decision)
         return self._noise[1]
+
+    @property
+    def vocab_size(self) -> int:
+        """Of the prepared text, which may have too few pairs to merge for what study.toml asks; that until then."""
+        place = self.store.study()["data_dir"]
+        if place is None or not (Path(place) / "manifest.json").exists():
+            return self.settings.data.vocab_size
+        return _vocab_size(place)
 
     def run_folder(self, run_id: str) -> Path:
         return self.path / "runs" / run_id
@@ -151,10 +160,15 @@ class StudyFolder:
                 "was made; with another value its numbers cannot be compared. Put it back, or start a new study"
             )
         if "budget" in changed and (baseline := self.store.trial(0)):
-            broken = violations(baseline.recipe, self.menu, Limits(budget=settings.whole_budget))
+            broken = violations(baseline.recipe, self.menu, _limits(settings))
             if broken:
                 raise UserError(f"{self.path}/study.toml: the baseline does not fit the budget: {'; '.join(broken)}")
         return changed
+
+
+def _limits(settings: Settings) -> Limits:
+    """What no machine has a say in; the vocabulary may turn out smaller once the text is prepared."""
+    return Limits(settings.whole_budget, vocab_size=settings.data.vocab_size)
 
 
 def create_study(
@@ -174,7 +188,7 @@ def create_study(
     with founding(home, name) as partial:
         (partial / "study.toml").write_text(_override(start.settings_text, overrides), encoding="utf-8")
         settings = load_settings(partial / "study.toml")
-        if broken := violations(recipe, start.menu, Limits(budget=settings.whole_budget)):
+        if broken := violations(recipe, start.menu, _limits(settings)):
             raise UserError(f"the preset's recipe does not fit the study's budget: {'; '.join(broken)}")
         files = {"recipe.toml": render_recipe(recipe), "menu.toml": start.menu_text}
         workspace = Workspace.create(partial / "recipe", files, now())
@@ -262,6 +276,13 @@ def _takes(file: TextIO, kind: int) -> bool:
 
 def study_names(home: Path) -> list[str]:
     return sorted(path.parent.name for path in home.glob("*/study.db") if NAME.fullmatch(path.parent.name))
+
+
+@cache
+def _vocab_size(data_dir: str) -> int:
+    from trainer.data import manifest_of
+
+    return manifest_of(data_dir).vocab_size
 
 
 def _study_path(home: Path, name: str) -> Path:

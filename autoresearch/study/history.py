@@ -21,11 +21,13 @@ from rails import Limits, Measurement
 def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
     """For the trial that is to be proposed next, which changes the recipe of trial `parent`."""
     store, settings = folder.store, folder.settings
+    processes = settings.tensor_parallel * settings.data_parallel
+    shared_bytes = machine.memory_cap(settings.device, settings.workers, processes)
     limits = Limits(
         budget=settings.whole_budget,
-        memory_bytes=settings.limits.memory_bytes or machine.memory_bytes,
+        memory_bytes=settings.limits.memory_bytes or shared_bytes or machine.memory_bytes,
         run_seconds=settings.limits.run_seconds,
-        vocab_size=settings.data.vocab_size,
+        vocab_size=folder.vocab_size,
         precisions=machine.precisions,
         measurements=[Measurement(*measured) for measured in store.measurements_now()],
         device=machine.kind,
@@ -114,5 +116,5 @@ def _limits_of_settings(folder: StudyFolder, measurements: Sequence[Measurement]
     """What cannot have changed since the study's first run; the machine of then is not known."""
     study, settings = folder.store.study(), folder.settings
     if not study["source"]:
-        return Limits(settings.whole_budget, vocab_size=settings.data.vocab_size, measurements=measurements)
+        return Limits(settings.whole_budget, vocab_size=folder.vocab_size, measurements=measurements)
     return Limits(settings.whole_budget if json.loads(study["source"])["budget_known"] else None)

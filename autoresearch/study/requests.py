@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from autoresearch.config import Settings
 from autoresearch.study.folder import StudyFolder
-from autoresearch.trial import Recipe
+from autoresearch.trial import Recipe, window_of
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
 from trainer.protocol import RunRequest
@@ -17,7 +18,13 @@ def start_workers(folder: StudyFolder, machine: Machine) -> LocalLauncher:
     settings = folder.settings
     processes = settings.tensor_parallel * settings.data_parallel
     devices = machine.worker_devices(settings.device, settings.workers, processes)
-    return LocalLauncher(devices, settings.energy, folder.path / "workers.log", processes=processes)
+    log = folder.path / "workers.log"
+    return LocalLauncher(devices, settings.energy, log, processes=processes, uuids=machine.uuids)
+
+
+def memory_cap(settings: Settings, machine: Machine) -> int | None:
+    """What each process of a run may take of a GPU that is not its own alone; see Machine."""
+    return machine.memory_cap(settings.device, settings.workers, settings.tensor_parallel * settings.data_parallel)
 
 
 def make_request(
@@ -33,7 +40,8 @@ def make_request(
     score_test: bool,
 ) -> RunRequest:
     """One run under the study's terms; `place`, its folder, is made. `seed` counts within the study."""
-    settings = folder.settings
+    settings, baseline = folder.settings, folder.store.trial(0)
+    assert baseline is not None
     place.mkdir(parents=True, exist_ok=True)
     return RunRequest(
         run_id=run_id,
@@ -43,8 +51,11 @@ def make_request(
         data_dir=str(data_dir),
         result_path=str(place / "result.json"),
         backend=settings.backend,
-        compile=settings.compiles(machine.kind),
+        compile=settings.compiles(machine.kind, machine.compile_fault is None),
+        repeatable=settings.repeatable,
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         score_test=score_test,
+        memory_bytes=memory_cap(settings, machine),
+        score_window=window_of(baseline.recipe),  # no setting: one window for the whole study
     )

@@ -48,6 +48,7 @@ def make_grid(
     data: bool = False,
     source: str | None = None,
     compile: bool | None = None,
+    repeatable: bool | None = None,
     backend: str | None = None,
 ) -> Grid:
     """What a person asks for; lists are text ("2,4,8"), None is the default. Raises UserError for bad input."""
@@ -60,7 +61,7 @@ def make_grid(
     backends = get_args(Settings.model_fields["backend"].annotation)
     if backend is not None and backend not in backends:
         raise UserError(f"--backend {backend}: choose one of {', '.join(backends)}")
-    asked = {"backend": backend, "compile": compile}
+    asked = {"backend": backend, "compile": compile, "repeatable": repeatable}
     settings = settings.model_copy(update={name: value for name, value in asked.items() if value is not None})
 
     def values(knob: str, option: str, text: str | None, read: Callable[[str], Any]) -> tuple[Any, ...]:
@@ -210,6 +211,8 @@ def _notes(rows: Sequence[Row], grid: Grid) -> list[str]:
         + ", ".join(f"{peak / 1e12:.3g} TFLOP/s in {name} ({source})" for name, (peak, source) in peaks.items())
         + ".",
     ]
+    if not grid.settings.repeatable:
+        notes.append(f"Measured so that {words.NOT_REPEATABLE}.")
     if len(measured) < len(rows):
         notes.append("Why a point was not measured: in the lines above and in sweep.csv.")
     if grid.data:

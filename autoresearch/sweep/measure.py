@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -36,7 +35,7 @@ class Grid:
 
     @property
     def compile(self) -> bool:
-        return self.settings.compiles(self.machine.kind)
+        return self.settings.compiles(self.machine.kind, self.machine.compile_fault is None)
 
     @property
     def points(self) -> list[Recipe]:
@@ -55,6 +54,7 @@ class Row:
     preset: str
     backend: str
     compile: bool
+    repeatable: bool
     device: str
     versions: str
     steps: int
@@ -120,7 +120,8 @@ class Bench:
         self._grid, self._data_dir, self._runs = grid, data_dir, runs
         runs.mkdir(parents=True)
         device = grid.machine.worker_devices(grid.settings.device, 1)
-        self._launcher = LocalLauncher(device, grid.settings.energy, runs / "worker.log", command=worker)
+        log, uuids = runs / "worker.log", grid.machine.uuids
+        self._launcher = LocalLauncher(device, grid.settings.energy, log, command=worker, uuids=uuids)
         # That a recipe costs the worker its life is a finding, not bad luck.
         self._crew: Crew[str] = Crew(self._launcher, max_attempts=1)
 
@@ -162,14 +163,14 @@ class Bench:
             score=False,
             random_tokens=random_tokens,
             compile=grid.compile,
+            memory_bytes=grid.machine.memory_cap(grid.settings.device, 1),
+            repeatable=grid.settings.repeatable,
         )
-        limit_seconds, killed, began = grid.settings.limits.run_seconds, oom_kills(), monotonic()
+        limit_seconds, began = grid.settings.limits.run_seconds, monotonic()
         self._crew.submit(Task(name, request, limit_seconds))
         while not isinstance(ended := self._crew.next_event(), Ended):
             pass
         seconds, result = monotonic() - began, ended.result
-        if result.failure == "worker_died" and oom_kills() > killed:
-            raise RunFailed("out_of_memory", "the kernel killed the worker because memory ran out")
         if result.failure == "timed_out":
             raise RunFailed("timed_out", f"took longer than {limit_seconds:g} s")
         if result.failure:
@@ -180,8 +181,8 @@ class Bench:
 def measure(grid: Grid, bench: Bench, recipe: Recipe) -> Row:
     """One point. With grid.data random tokens and text take turns, so that a machine's drift hits both alike."""
     row = Row(
-        grid.settings.preset, grid.settings.backend, grid.compile, grid.machine.name, "", grid.steps, grid.rounds,
-        int(recipe["batch_size"]), int(recipe["seq_len"]), str(recipe["precision"]), "ok", "",
+        grid.settings.preset, grid.settings.backend, grid.compile, grid.settings.repeatable, grid.machine.name, "",
+        grid.steps, grid.rounds, int(recipe["batch_size"]), int(recipe["seq_len"]), str(recipe["precision"]), "ok", "",
     )  # fmt: skip
     random: list[Measured] = []
     real: list[Measured] = []
@@ -221,12 +222,3 @@ def measure(grid: Grid, bench: Bench, recipe: Recipe) -> Row:
         slowdown_low=min(shares),
         slowdown_high=max(shares),
     )
-
-
-def oom_kills() -> int:
-    """Processes that this machine's kernel has killed for want of memory; 0 where it does not count them."""
-    with suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0

@@ -40,7 +40,8 @@ def meters_view(meters: Meters) -> RenderableType:
         table.add_column(style=style)
     for line in meter_lines(meters):
         table.add_row(*(escape(clean(cell, 600)) for cell in (line.name, line.value, line.note)))
-    return Group(verdict, Text(), table)
+    contexts = [Text(clean(sentence, 600)) for sentence in meters.longer_contexts]
+    return Group(verdict, Text(), table, *([Text(), *contexts] if contexts else []))
 
 
 def meter_lines(m: Meters) -> Iterator[MeterLine]:

@@ -23,7 +23,7 @@ def plan_view(plan: dict[str, Any]) -> RenderableType:
     for name, value in {
         "recipe": f"trial {recipe['trial']} ({recipe['label']}): {recipe['why']}",
         "model": f"{plan['params'] / 1e6:,.1f} million parameters",
-        "training": f"{words.figure(plan['tokens'] / 1e9)} billion tokens, {plan['flops']:.3g} FLOPs",
+        "training": f"{words.figure(plan['tokens'] / 1e9)} billion tokens, {words.flops(plan['flops'])}",
         "hardware": f"{gpus} x {plan['hardware']['name']}",
         "time": f"{words.figure(plan['gpu_hours'])} GPU-hours, {words.figure(plan['days'])} days on {gpus} of them",
         "energy": f"{words.figure(plan['kwh'])} kWh",

@@ -20,12 +20,13 @@ def status_view(status: Status) -> RenderableType:
     counts = ", ".join(f"{n} {words.state(outcome)}" for outcome, n in status.trials.items()) or "none yet"
     ideas = f"; {words.count(status.ideas_waiting, 'idea')} waiting" if status.ideas_waiting else ""
     cost = f", {words.money(status.cost, status.currency)}" if status.cost is not None else ""
+    repeats = "" if status.repeatable else f"; {words.NOT_REPEATABLE}"
     rows = {
         "study": f"{status.study} ({status.preset}), {status.activity}{who}{last}",
         "trials": counts + ideas,
         "baseline": _standing(status.baseline),
         "incumbent": _standing(status.incumbent),
-        "noise": f"one run deviates by {words.bpb(status.run_to_run_deviation)} bits per byte",
+        "noise": f"one run deviates by {words.bpb(status.run_to_run_deviation)} bits per byte{repeats}",
         "energy": words.energy(status.energy_joules, status.energy_sources) + cost,
         "runs": f"{words.count(status.runs, 'run')}, {words.duration(status.run_seconds)} of work",
         **({"in flight": ", ".join(status.in_flight)} if status.in_flight else {}),

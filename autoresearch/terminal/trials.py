@@ -13,6 +13,8 @@ from rich.text import Text
 from autoresearch import words
 from autoresearch.decide import Noise
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.compute import compute, over_parent
+from autoresearch.evidence.context import context
 from autoresearch.terminal.console import grid, listing
 from autoresearch.trial import Run, Trial
 from rails import clean
@@ -64,12 +66,15 @@ def trial_view(
         "val_bpb": f"{_score(trial, evidence.noise)} over {words.count(trial.n_runs, 'run')}" if trial.n_runs else "-",
         "expected": words.NONE if trial.expected_delta is None else f"better by {words.gain(-trial.expected_delta)}",
         "better by": _improvement(trial) + reference,
+        "a run took": compute_text(evidence, trial),
         "energy": words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else []),
         "commit": trial.commit or words.NONE,
         "proposed by": _proposer(trial, proposal),
         "answer": clean(proposal["raw"], 1000) if proposal else words.NONE,
         "time": f"{trial.started_at} to {trial.finished_at or '...'}",
     }
+    if windows := context(evidence, trial):
+        facts["context"] = windows
     parts: list[RenderableType] = [grid({name: clean(value, 1000) for name, value in facts.items()}), Text()]
     table = listing(*RUN_COLUMNS, right=tuple({*RUN_COLUMNS} - {"purpose", "state"}))
     for run in runs:
@@ -90,6 +95,13 @@ def run_cells(run: Run, longest_message: int = 80) -> tuple[str, ...]:
         words.figure(run.tokens_per_second), words.percent(run.mfu), _step_split(run),
         words.duration(run.train_seconds), words.size(run.peak_memory_bytes), words.energy(run.energy_joules),
     )  # fmt: skip
+
+
+def compute_text(evidence: Evidence, trial: Trial) -> str:
+    """ "198,656 tokens, 1.71 TFLOP (1.37 x the FLOPs of its parent)"."""
+    took, ratio = compute(evidence, trial), over_parent(evidence, trial)
+    more = f" ({words.spending(ratio)})" if ratio is not None else ""
+    return words.compute(took.tokens, took.flops) + more
 
 
 def step_note(runs: Sequence[Run]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from autoresearch.config import EnergySettings
 from autoresearch.errors import UserError
 from autoresearch.workers.energy import EnergyMeter
-from autoresearch.workers.machine import look
+from autoresearch.workers.machine import Machine, look
 
 MIN_FREE_BYTES = 5 * 2**30
 
@@ -31,11 +31,10 @@ def examine(home: Path) -> list[Finding]:
     """All findings, in the order in which a person would mend them."""
     there = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
     free = shutil.disk_usage(there).free
+    machine = None
     try:
-        machine = look()
-        device = Finding(
-            "device", f"{machine.devices} x {machine.name} ({machine.kind}), {', '.join(machine.precisions)}"
-        )
+        machine = look(compile="auto")
+        device = Finding("device", _device(machine))
     except UserError as error:
         device = Finding("device", str(error), False)
     model = os.environ.get("AUTORESEARCH_MODEL")
@@ -46,7 +45,8 @@ def examine(home: Path) -> list[Finding]:
         Finding("disk", f"{free / 2**30:.0f} GiB free where studies live ({there})", free >= MIN_FREE_BYTES),
         device,
         _torch(),
-        Finding("energy", f"source: {EnergyMeter(EnergySettings()).sources[0]}"),
+        *([_compile(machine)] if machine is not None else []),
+        Finding("energy", f"source: {_energy(machine)}"),
         Finding(
             "language model",
             f"{model or 'the default model'} at {address or 'the default address'}"
@@ -54,6 +54,27 @@ def examine(home: Path) -> list[Finding]:
             else "none configured; tpe proposes (set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL)",
         ),
     ]
+
+
+def _device(machine: Machine) -> str:
+    shared = ", memory shared with the system" if machine.is_integrated else ""
+    name = f"{machine.devices} x {machine.name} ({machine.kind}{shared})"
+    return f"{name}, {', '.join(machine.precisions)}"
+
+
+def _compile(machine: Machine) -> Finding:
+    if machine.kind == "cpu":
+        return Finding("torch.compile", "not tried: on a CPU it is off unless study.toml says compile = true")
+    if machine.compile_fault is None:
+        return Finding("torch.compile", "works")
+    return Finding("torch.compile", f"does not work, so runs go without: {machine.compile_fault}")
+
+
+def _energy(machine: Machine | None) -> str:
+    if machine is None or machine.kind == "cpu":
+        return EnergyMeter(EnergySettings()).source()
+    source = EnergyMeter(EnergySettings(), machine.uuids).source([0])
+    return f"{source}, from energy.gpu_watts: NVML tells nothing of this GPU" if source == "estimate" else source
 
 
 def _git() -> Finding:

@@ -1,7 +1,8 @@
-"""Energy of one run in joules, from the best counter there is: NVML's, else RAPL's, else an estimate that says so."""
+"""Energy of one run in joules, from the best source there is: NVML's, else RAPL's, else an estimate that says so."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import pynvml
 
 from autoresearch.config import EnergySettings
-from autoresearch.workers import nvml
+from autoresearch.workers.gpu_energy import GpuEnergy
 from trainer.protocol import RunResult
 
 RAPL = Path("/sys/class/powercap")
 JOULES_PER_KWH = 3.6e6
+# Between two readings of a GPU's power: drivers renew it, or average it over, about as often.
+SAMPLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Energy:
-    """joules and where they come from: nvml, rapl or estimate."""
+    """joules and where they come from: nvml, nvml power, rapl or estimate."""
 
     joules: float
     source: str
@@ -29,7 +31,6 @@ class Energy:
 
 @dataclass(frozen=True)
 class _Reading:
-    nvml_joules: float | None
     rapl_joules: float | None
     machine_busy_seconds: float
     worker_cpu_seconds: float
@@ -37,39 +38,51 @@ class _Reading:
 
 
 class EnergyMeter:
-    """Reads the counters when a run starts and when it ends.
+    """Reads the counters when a run starts and when it ends. One for all workers of a machine.
 
-    nvml: the counters of the run's GPUs; one worker a GPU, so all of it is the run's. rapl: the processor packages,
-    shared out by processor time, since several runs share them. estimate: processor time x `watts_per_core`, or wall
-    time x `gpu_watts` on a GPU without a counter.
+    nvml: the counters of the run's GPUs; nvml power: their power, read every second by a thread, where a card has no
+    counter. Runs that share a GPU divide it evenly, moment by moment. rapl: the processor packages, shared out by
+    processor time, since several runs share them. estimate: processor time x `watts_per_core`, or the run's part of
+    wall time x `gpu_watts` on a GPU that tells nothing.
+
+    uuids: of cuda:0, cuda:1, ... as torch has them.
     """
 
-    def __init__(self, settings: EnergySettings, rapl: Path = RAPL) -> None:
+    def __init__(self, settings: EnergySettings, uuids: Sequence[str] = (), rapl: Path = RAPL) -> None:
         self.settings = settings
-        self._gpus = nvml.handles()
+        self._gpus = dict(enumerate(map(GpuEnergy, uuids)))
         self._packages = [zone for zone in sorted(rapl.glob("intel-rapl:[0-9]*")) if _is_package(zone)]
         self._started: dict[str, _Reading] = {}
+        self._change = threading.Condition()  # of what runs on the GPUs
+        self._sampler: threading.Thread | None = None
 
-    @property
-    def sources(self) -> list[str]:
-        """The sources that this machine offers, best first."""
-        found = ["nvml"] if self._gpus else []
-        return [*found, *(["rapl"] if self._rapl_joules() is not None else []), "estimate"]
+    def source(self, gpus: Sequence[int] = ()) -> str:
+        """Where the energy of a run on these GPUs, or without any on the processor, comes from."""
+        if not gpus:
+            return "estimate" if self._rapl_joules() is None else "rapl"
+        sources = {self._gpu(gpu).source for gpu in gpus}
+        if None in sources:
+            return "estimate"
+        return "nvml power" if "nvml power" in sources else "nvml"
 
     def start(self, run: str, pid: int | None, gpus: Sequence[int]) -> None:
-        self._started[run] = self._read(pid, gpus)
+        self._started[run] = self._read(pid)
+        with self._change:
+            for gpu in gpus:
+                self._gpu(gpu).begin(run, time.monotonic())
+            if self._sampler is None and any(gpu.wants_samples for gpu in self._gpus.values()):
+                self._sampler = threading.Thread(target=self._sample, name="power", daemon=True)
+                self._sampler.start()
 
     def stop(self, run: str, pid: int | None, gpus: Sequence[int], cpu_seconds: float | None) -> Energy:
         """Energy since `start`. Without a start (the runner was killed meanwhile) it is an estimate."""
         before = self._started.pop(run, None)
         if before is None:
             return Energy((cpu_seconds or 0.0) * self.settings.watts_per_core, "estimate")
-        after = self._read(pid, gpus)
-        wall = after.monotonic - before.monotonic
-        if before.nvml_joules is not None and after.nvml_joules is not None and after.nvml_joules >= before.nvml_joules:
-            return Energy(after.nvml_joules - before.nvml_joules, "nvml")
         if gpus:
-            return Energy(wall * self.settings.gpu_watts * len(gpus), "estimate")
+            return self._of_gpus(run, gpus)
+        after = self._read(pid)
+        wall = after.monotonic - before.monotonic
         used = (
             cpu_seconds if cpu_seconds is not None else max(0.0, after.worker_cpu_seconds - before.worker_cpu_seconds)
         )
@@ -79,7 +92,28 @@ class EnergyMeter:
             return Energy((after.rapl_joules - before.rapl_joules) * used / busy if busy else 0.0, "rapl")
         return Energy(used * self.settings.watts_per_core, "estimate")
 
-    def _read(self, pid: int | None, gpus: Sequence[int]) -> _Reading:
+    def _of_gpus(self, run: str, gpus: Sequence[int]) -> Energy:
+        with self._change:
+            shares = [self._gpu(gpu).end(run, time.monotonic()) for gpu in gpus]
+            self._change.notify_all()
+        joules = [share.joules for share in shares if share.joules is not None]
+        if len(joules) == len(shares):
+            return Energy(sum(joules), self.source(gpus))
+        return Energy(sum(share.seconds for share in shares) * self.settings.gpu_watts, "estimate")
+
+    def _gpu(self, number: int) -> GpuEnergy:
+        return self._gpus.setdefault(number, GpuEnergy(None))
+
+    def _sample(self) -> None:
+        """Until no run is left on a GPU that wants it."""
+        with self._change:
+            while busy := [gpu for gpu in self._gpus.values() if gpu.wants_samples]:
+                for gpu in busy:
+                    gpu.settle(time.monotonic())
+                self._change.wait(SAMPLE_SECONDS)
+            self._sampler = None
+
+    def _read(self, pid: int | None) -> _Reading:
         times = psutil.cpu_times()
         worker = 0.0
         if pid is not None:
@@ -87,15 +121,7 @@ class EnergyMeter:
                 used = psutil.Process(pid).cpu_times()
                 worker = used.user + used.system
         busy = times.user + times.system + getattr(times, "nice", 0.0)  # under nice(1) all of a worker's time is there
-        return _Reading(self._nvml_joules(gpus), self._rapl_joules(), busy, worker, time.monotonic())
-
-    def _nvml_joules(self, gpus: Sequence[int]) -> float | None:
-        if not gpus or max(gpus) >= len(self._gpus):
-            return None
-        try:
-            return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpus[gpu]) for gpu in gpus) / 1e3
-        except pynvml.NVMLError:
-            return None  # cards before Volta have no counter
+        return _Reading(self._rapl_joules(), busy, worker, time.monotonic())
 
     def _rapl_joules(self) -> float | None:
         try:

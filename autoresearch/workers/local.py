@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoresearch.config import EnergySettings
+from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.launcher import Event
 from autoresearch.workers.process import WORKER, Heard, WorkerProcess
 from trainer.protocol import RunRequest
@@ -19,7 +20,8 @@ LOOK_SECONDS = 0.25
 class LocalLauncher:
     """One worker per device on this machine, started at once, kept warm, replaced when it dies.
 
-    processes: of which a worker consists, on as many devices from its own on.
+    processes: of which a worker consists, on as many devices from its own on. uuids: of the machine's GPUs, by which
+    their energy is metered.
     """
 
     def __init__(
@@ -29,10 +31,12 @@ class LocalLauncher:
         log: Path,
         command: Sequence[str] = WORKER,
         processes: int = 1,
+        uuids: Sequence[str] = (),
     ) -> None:
         self.capacity = len(devices)
         self._heard: queue.Queue[Heard] = queue.Queue()
-        self._workers = [WorkerProcess(device, energy, log, self._heard, command, processes) for device in devices]
+        meter = EnergyMeter(energy, uuids)  # one for all: workers may share a GPU
+        self._workers = [WorkerProcess(device, meter, log, self._heard, command, processes) for device in devices]
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free worker; asserts that there is one."""

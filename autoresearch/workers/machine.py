@@ -1,31 +1,42 @@
-"""What this machine is: its GPUs or cores, how many runs fit at once, and which precisions it can do."""
+"""What this machine is: its GPUs or cores, how many runs fit at once, and what torch is proven to do on them."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import subprocess
-import sys
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import psutil
-import pynvml
 
 from autoresearch.errors import UserError
 from autoresearch.workers import nvml
+from autoresearch.workers.probe import ProbeFailed, ask
+
+# Left to the system where a GPU has no memory of its own: such a machine does not run out, it stands still, and then
+# nobody can end the run. The runner, a report and the text in the page cache fit into it.
+RESERVE_BYTES = 4 * 2**30
+# What a worker holds beside torch's own allocations: the GPU's context, kernels and, where memory is one, libraries.
+CONTEXT_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One kind of device, `devices` of them (GPUs, or CPU cores), with the memory that one run may take."""
+    """One kind of device, `devices` of them (GPUs, or CPU cores), with the memory that one run alone on it may take.
+
+    uuids: of the GPUs, in torch's order. is_integrated: the GPU's memory is the machine's. compile_fault: why
+    torch.compile cannot be used; None where it can, or nobody has asked.
+    """
 
     kind: str  # cuda or cpu
     name: str
     devices: int
     memory_bytes: int
     precisions: tuple[str, ...]
+    uuids: tuple[str, ...] = ()
+    is_integrated: bool = False
+    compile_fault: str | None = None
 
     def worker_devices(self, device: str, workers: int | None, processes: int = 1) -> list[str]:
         """The (first) device of each worker, which takes as many devices as a run has processes.
@@ -45,34 +56,76 @@ class Machine:
             )
         return [pool[i % len(pool)] for i in range(workers or len(pool))]
 
+    def memory_cap(self, device: str, workers: int | None, processes: int = 1) -> int | None:
+        """Bytes that each worker may take of a GPU that it shares, with other workers or with the system.
 
-def look(device: str = "auto", backend: str = "torch") -> Machine:
+        None where the GPU is the worker's own, and on a CPU.
+        """
+        if self.kind == "cpu":
+            return None
+        sharers = max(Counter(self.worker_devices(device, workers, processes)).values())
+        if sharers == 1 and not self.is_integrated:
+            return None
+        share = self.memory_bytes // sharers
+        return max(share - CONTEXT_BYTES, share // 2)
+
+
+def look(device: str = "auto", backend: str = "torch", compile: Literal["auto"] | bool = False) -> Machine:
     """The machine as `device` (auto, cpu, cuda, cuda:N) asks for it, with the precisions that the backend can do there.
 
-    Raises UserError where there is no such GPU.
+    compile: as in study.toml. Whether it works is tried with "auto" only where it would be used, on a GPU with plain
+    PyTorch. Raises UserError where there is no such GPU, or no precision can be trained, or compile is True and fails.
     """
-    gpus = [] if device == "cpu" else nvidia_gpus()
-    index = int(device.removeprefix("cuda:")) if device.startswith("cuda:") else 0
-    if index >= len(gpus):
+    if device == "cpu" or not nvml.is_there():
         if device.startswith("cuda"):
-            raise UserError(
-                f"device is {device!r}, but this machine shows {len(gpus)} NVIDIA GPUs: try device = 'auto'"
-            )
-        return _cpu()
-    name, memory_bytes = gpus[index]
-    return Machine("cuda", name, len(gpus), memory_bytes, _proven_precisions(index, backend))
+            raise UserError(f"device is {device!r}, but this machine shows no NVIDIA GPU: try device = 'auto'")
+        machine = _cpu()
+    else:
+        machine = _gpu(device, backend)
+    if compile is True or (compile == "auto" and machine.kind == "cuda" and backend == "torch"):
+        fault = _compile_fault("cpu" if machine.kind == "cpu" else _torch_name(device), backend)
+        if fault is not None and compile is True:
+            raise UserError(f'compile is true, but cannot be done here ({fault}): mend that, or set compile = "auto"')
+        machine = replace(machine, compile_fault=fault)
+    return machine
 
 
-@lru_cache
-def _proven_precisions(index: int, backend: str) -> tuple[str, ...]:
-    """Asked of torch in a process of its own, by training a step in each: torch takes seconds and memory to load."""
-    command = [sys.executable, "-m", "trainer.capability", f"cuda:{index}", backend]
-    environment = {**os.environ, **nvml.ENVIRONMENT}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        problem = (done.stderr.strip() or "no message").splitlines()[-1].removeprefix("error: ")
-        raise UserError(f"there is an NVIDIA GPU, but torch cannot use it ({problem}): install torch's CUDA build")
-    return tuple(json.loads(done.stdout))
+def _gpu(device: str, backend: str) -> Machine:
+    try:
+        found = ask(_torch_name(device), backend)
+    except ProbeFailed as problem:
+        raise UserError(
+            f"there is an NVIDIA GPU, but torch cannot use it ({problem}): install torch's CUDA build, look at "
+            "CUDA_VISIBLE_DEVICES, or set device = 'cpu'"
+        ) from None
+    gpu = found["gpus"][int(_torch_name(device).removeprefix("cuda:"))]
+    if not found["precisions"]:
+        why = next(iter(found["refused"].values()))
+        raise UserError(f"{gpu['name']} trains in no precision with backend {backend!r}: {why}")
+    memory_bytes = gpu["memory_bytes"]
+    if gpu["is_integrated"]:
+        free = min(memory_bytes, psutil.virtual_memory().available)
+        memory_bytes = max(free - RESERVE_BYTES, free // 2)
+    return Machine(
+        "cuda",
+        gpu["name"],
+        len(found["gpus"]),
+        memory_bytes,
+        tuple(found["precisions"]),
+        tuple(gpu["uuid"] for gpu in found["gpus"]),
+        gpu["is_integrated"],
+    )
+
+
+def _compile_fault(device: str, backend: str) -> str | None:
+    try:
+        return ask(device, backend, "compile")["compile_fault"]
+    except ProbeFailed as problem:
+        return str(problem)
+
+
+def _torch_name(device: str) -> str:
+    return device if ":" in device else "cuda:0"
 
 
 def _cpu() -> Machine:
@@ -80,15 +133,3 @@ def _cpu() -> Machine:
     cores = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     name = platform.processor() or platform.machine()
     return Machine("cpu", name, cores, psutil.virtual_memory().total // cores, ("fp32", "bf16"))
-
-
-def nvidia_gpus() -> list[tuple[str, int]]:
-    """(name, memory in bytes) of cuda:0, cuda:1, ...; empty where there is no driver."""
-    found = []
-    for handle in nvml.handles():
-        try:
-            memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-        except pynvml.NVMLError_NotSupported:
-            memory_bytes = psutil.virtual_memory().total  # a GB10 shares the machine's memory and reports none
-        found.append((str(pynvml.nvmlDeviceGetName(handle)), memory_bytes))
-    return found

@@ -1,34 +1,57 @@
-"""The NVIDIA GPUs that this process may use, in torch's order, as the driver's management library knows them."""
+"""An NVIDIA GPU's energy and power as the driver's management library tells them: by UUID, never by its numbers."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pynvml
 
-# NVML counts by PCI bus; CUDA does so only when told to. Part of every GPU worker's environment.
+# CUDA may number the fastest GPU first. Part of every GPU worker's environment, so that all number them alike.
 ENVIRONMENT = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+JETSON = Path("/etc/nv_tegra_release")  # where NVIDIA's driver may have no management library
 
 
-def handles() -> list[Any]:
-    """NVML handle of cuda:0, cuda:1, ...; empty without a driver. Heeds CUDA_VISIBLE_DEVICES (numbers and UUIDs)."""
+def is_there() -> bool:
+    """Whether there is a driver with a GPU that CUDA_VISIBLE_DEVICES does not hide. Torch may still not see it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() in ("", "-1", "NoDevFiles"):
+        return False
     try:
         pynvml.nvmlInit()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible is None:
-            return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return pynvml.nvmlDeviceGetCount() > 0
     except pynvml.NVMLError:
-        return []
-    found = []
-    for name in visible.split(","):
-        try:
-            by_number = name.strip().isdecimal()
-            found.append(
-                pynvml.nvmlDeviceGetHandleByIndex(int(name))
-                if by_number
-                else pynvml.nvmlDeviceGetHandleByUUID(name.strip())
-            )
-        except pynvml.NVMLError:
-            break  # CUDA too ignores all that follow a name it does not know
-    return found
+        return JETSON.exists()
+
+
+def whole_gpu(uuid: str) -> Any | None:
+    """Handle of the GPU that torch knows by this UUID.
+
+    None without a driver, and for a MIG slice: a counter tells of its whole card, of all that goes on in it.
+    """
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        return None
+    try:
+        is_sliced = bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
+    except pynvml.NVMLError:  # a card that cannot be
+        is_sliced = False
+    return None if is_sliced else handle
+
+
+def joules(handle: Any) -> float | None:
+    """Since the driver was loaded; None where the card has no counter."""
+    try:
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+    except pynvml.NVMLError:
+        return None
+
+
+def watts(handle: Any) -> float | None:
+    """Of this moment, or the mean of the last second, as the card has it; None where it says nothing."""
+    try:
+        return pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3
+    except pynvml.NVMLError:
+        return None

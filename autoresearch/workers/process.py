@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autoresearch.config import EnergySettings
 from autoresearch.workers import nvml
 from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.launcher import Event, Finished, Progress
+from autoresearch.workers.oom import oom_kills, was_for_memory
 from trainer.protocol import RunRequest, RunResult, cancel_line
 
 WORKER = (sys.executable, "-m", "trainer.worker")
@@ -35,7 +35,8 @@ class WorkerProcess:
     """A worker that does one run at a time; started at once, and again for the next run where it has died.
 
     processes: of which it consists, on as many devices from its own on; more than one are started by torchrun. What it
-    says comes by `heard`, which several may share; `translate` makes an event of it. All methods are for one thread.
+    says comes by `heard`, which several may share as they do `meter`; `translate` makes an event of it. All methods are
+    for one thread.
     """
 
     # A run that was asked to end and has not by then is killed.
@@ -44,7 +45,7 @@ class WorkerProcess:
     def __init__(
         self,
         device: str,
-        energy: EnergySettings,
+        meter: EnergyMeter,
         log: Path,
         heard: queue.Queue[Heard],
         command: Sequence[str] = WORKER,
@@ -55,7 +56,7 @@ class WorkerProcess:
         self._deadline, self._cancelled = 0.0, False
         self._command = [*TORCHRUN, str(processes), *command[1:]] if processes > 1 else list(command)
         self._heard = heard
-        self._meter = EnergyMeter(energy)
+        self._meter, self._oom_kills = meter, oom_kills()
         # Between runs: start-up trouble belongs to the study's log.
         self._idle_log = self._log = log
         self._start()
@@ -72,6 +73,7 @@ class WorkerProcess:
         self._log = result.with_name("worker.log")
         self._log.touch()
         self._deadline, self._cancelled = time.monotonic() + timeout_seconds, False
+        self._oom_kills = oom_kills()
         self._write(str(result.with_name("request.json")))
         self._meter.start(request.run_id, self._process.pid, self._gpus)
 
@@ -97,7 +99,7 @@ class WorkerProcess:
         if self.request is None or process is not self._process:
             return None
         if message is None:  # its output ended
-            return self._finish("worker_died", f"the worker process ended with exit code {process.poll()}")
+            return self._finish(*self._cause_of_death(process.poll()))
         run_id = str(message.get("run_id"))
         if run_id != self.request.run_id and message["event"] != "refused":
             return None
@@ -114,6 +116,12 @@ class WorkerProcess:
         if self._process.poll() is None:
             _kill_group(self._process)
         self._listener.join()
+
+    def _cause_of_death(self, exit_code: int | None) -> tuple[str, str]:
+        """The failure and its message."""
+        if was_for_memory(exit_code, self.processes, self._oom_kills, oom_kills()):
+            return "out_of_memory", "the kernel killed the worker because memory ran out: a smaller recipe needs less"
+        return "worker_died", f"the worker process ended with exit code {exit_code}"
 
     def _finish(self, failure: str, message: str) -> Finished:
         request = self.request

@@ -78,8 +78,8 @@ def test_a_wrong_value_is_named_with_what_it_should_be(file: Path, old: str, new
 @pytest.mark.parametrize(
     "budget, words",
     [
-        ("tokens = 200_000\nsteps = 60", "budget: give exactly one of tokens, steps or seconds"),
-        ("", "budget: give exactly one of tokens, steps or seconds"),
+        ("tokens = 200_000\nsteps = 60", "budget: give exactly one of tokens, steps, seconds or flops"),
+        ("", "budget: give exactly one of tokens, steps, seconds or flops"),
         ("tokens = 2e5", "budget: tokens must be a whole number"),
         ("steps = 60.5", "budget: steps must be a whole number"),
         ("tokens = 0", "budget: tokens must be a number above 0"),
@@ -87,6 +87,11 @@ def test_a_wrong_value_is_named_with_what_it_should_be(file: Path, old: str, new
         ("tokens = true", "budget: tokens must be a number above 0"),
         ("tokens = '200_000'", "budget: tokens must be a number above 0"),
         ("seconds = inf", "budget.seconds: .*finite"),
+        ("flops = 0", "budget: flops must be a number above 0"),
+        ("flops = '2.4e15'", "budget: flops must be a number above 0"),
+        ("flops = inf", "budget.flops: .*finite"),
+        ("flop = 2.4e15", "budget: unknown key flop; the nearest valid key is flops"),
+        ("flops = 2.4e15\ntokens = 9", "budget: give exactly one of tokens, steps, seconds or flops"),
         ("seconds = nan", "budget.seconds: .*finite"),
     ],
 )
@@ -95,7 +100,12 @@ def test_a_budget_is_one_whole_amount(file: Path, budget: str, words: str) -> No
 
 
 def test_a_budget_reaches_the_trainer_in_its_own_type(file: Path) -> None:
-    for text, budget in {"tokens = 5_000": {"tokens": 5000}, "seconds = 90": {"seconds": 90.0}}.items():
+    for text, budget in {
+        "tokens = 5_000": {"tokens": 5000},
+        "seconds = 90": {"seconds": 90.0},
+        "flops = 2.4e15": {"flops": 2.4e15},
+        "flops = 2_400_000_000_000_000": {"flops": 2.4e15},
+    }.items():
         file.write_text(NANO.replace("tokens = 200_000", text))
         found = load_settings(file).whole_budget
         assert found == budget

@@ -208,7 +208,8 @@ def test_a_study_of_an_older_version_can_be_looked_at_without_an_upgrade(
         database.execute("DROP TABLE promotions")
         for table, column in (
             ("studies", "tick"), ("trials", "opened_tick"), ("trials", "closed_tick"), ("runs", "ended_tick"),
-            ("proposals", "limits"), ("proposals", "deviation"), ("studies", "menu"),
+            ("proposals", "limits"), ("proposals", "deviation"), ("studies", "menu"), ("runs", "flops"),
+            ("runs", "window_bpb"),
         ):  # fmt: skip
             database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute("PRAGMA writable_schema = ON")

@@ -83,7 +83,7 @@ def test_a_study_gives_its_budget(folder: Path, menu_text: str, propose: Callabl
         ("recipe.toml", b"lr = ", "no valid TOML"),
         ("study.toml", b"", "no table [budget]"),
         ("study.toml", b"budget = 3", "no table [budget]"),
-        ("study.toml", b"[budget]\nhours = 3", "exactly one of tokens, steps and seconds"),
+        ("study.toml", b"[budget]\nhours = 3", "exactly one of tokens, steps, seconds and flops"),
         ("study.toml", None, "No such file"),
     ],
 )

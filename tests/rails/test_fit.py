@@ -29,6 +29,10 @@ NANO: dict[str, Value] = {
 }
 
 
+# FLOPs of one step of it: of a token 6 for each weight that multiplies it and 12 n_layer d_model seq_len.
+STEP = 8 * 256 * (6 * (4 * 12 * 128**2 + 2048 * 128) + 12 * 4 * 128 * 256)
+
+
 def nano(**changes: Value) -> dict[str, Value]:
     return {**NANO, **changes}
 
@@ -170,10 +174,31 @@ def test_limits_take_a_snapshot_of_the_measurements() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "steps"),
-    [({"steps": 60}, 60), ({"tokens": 200_000}, 97), ({"tokens": 2047}, 0), ({"seconds": 60}, None), (None, None)],
+    [
+        ({"steps": 60}, 60),
+        ({"tokens": 200_000}, 97),
+        ({"tokens": 2047}, 0),
+        ({"flops": 97.5 * STEP}, 97),
+        ({"flops": 97 * STEP}, 97),
+        ({"flops": STEP - 1}, 0),
+        ({"seconds": 60}, None),
+        (None, None),
+    ],
 )
 def test_budget_steps_follow_from_the_budget(budget: Any, steps: int | None) -> None:
     assert budget_steps(NANO, Limits(budget, vocab_size=2048)) == steps
+
+
+def test_a_budget_in_flops_needs_to_know_the_model() -> None:
+    for recipe, limits in ((NANO, Limits({"flops": 1e12})), ({"lr": 0.1}, Limits({"flops": 1e12}, vocab_size=2048))):
+        with pytest.raises(RailsError, match="budget_steps needs"):
+            budget_steps(recipe, limits)
+
+
+def test_a_budget_in_flops_takes_as_long_as_the_tokens_that_it_buys() -> None:
+    runs = [measured(NANO, seconds=12.0, tokens=200_000)]
+    flops = seconds(NANO, Limits({"flops": 100.0 * STEP}, vocab_size=2048, measurements=runs))
+    assert flops == pytest.approx(seconds(NANO, Limits({"steps": 100}, vocab_size=2048, measurements=runs)))
 
 
 def test_budget_steps_of_seconds_follow_from_measured_speed() -> None:
@@ -194,6 +219,11 @@ def test_budget_steps_of_seconds_follow_from_measured_speed() -> None:
         {"seconds": float("nan")},
         {"seconds": float("inf")},
         {"tokens": None},
+        {"tokens": 1, "flops": 1e12},
+        {"tokens": 2**60},
+        {"flops": 0},
+        {"flops": 1e30},
+        {"flops": float("nan")},
     ],
 )
 def test_a_budget_that_is_none_is_refused(budget: Any) -> None:

@@ -1,11 +1,13 @@
-"""The seven rails in order, seen from outside: one proposal in, one verdict out."""
+"""The eight rails in order, seen from outside: one proposal in, one verdict out."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
 
+from autoresearch.study.preset import load_preset
 from rails import RAILS, Limits, Menu, Value, Verdict, gate, load_menu, recipe_key, violations
 
 
@@ -222,9 +224,17 @@ def test_the_first_rail_that_blocks_wins(menu: Menu, recipe: dict[str, Value], p
         gate(propose("n_head", 5), recipe, menu, tried, limits, diff=bad),
         gate(propose("n_head", 8), recipe, menu, {recipe_key({**recipe, "n_head": 8}): "t"}, limits, diff=bad),
         gate(propose("n_head", 8), recipe, menu, {recipe_key({**recipe, "n_head": 8}): "t"}, limits),
+        _too_much_compute(propose("n_layer", 8)),
         gate(propose("n_head", 8), recipe, menu, tried, limits),
     ]
     assert tuple(verdict.rail for verdict in seen) == RAILS
+
+
+def _too_much_compute(raw: str) -> Verdict:
+    """Of the GPT's own menu, which this small one is not; no precision fits either."""
+    menu = load_preset("cpu-nano").menu
+    limits = Limits({"tokens": 200_000}, vocab_size=2048, precisions=())
+    return gate(raw, menu.defaults(), replace(menu, max_compute_ratio=1.5), (), limits)
 
 
 def test_the_diff_is_asked_for_the_candidate_recipe(

@@ -30,6 +30,12 @@ def test_a_float_knob_written_with_integers_holds_floats(menu: Menu) -> None:
     assert [type(value) for value in (knob.low, knob.high, knob.default)] == [float] * 3
 
 
+def test_a_menu_without_a_compute_ratio_has_none(menu_text: str) -> None:
+    assert load_menu(menu_text).max_compute_ratio is None
+    for written, held in (("1", 1.0), ("1.5", 1.5), ("0.75", 0.75)):
+        assert load_menu(f"max_compute_ratio = {written}\n{menu_text}").max_compute_ratio == held
+
+
 def test_defaults_follow_the_menus_order(menu: Menu) -> None:
     assert list(menu.defaults()) == ["d_model", "n_head", "lr", "weight_decay", "precision", "tied"]
 
@@ -46,6 +52,11 @@ def test_defaults_follow_the_menus_order(menu: Menu) -> None:
         (LR + "lo = 1", 'knob lr: unknown key "lo"; did you mean "low"?'),
         ("max_change = 2\n" + LR, 'did you mean "max_changes"?'),
         ("max_changes = 0\n" + LR, "1 or more"),
+        ("max_compute = 2\n" + LR, 'did you mean "max_compute_ratio"?'),
+        *(
+            (f"max_compute_ratio = {wrong}\n" + LR, "max_compute_ratio must be a number above 0, such as 1.5, not")
+            for wrong in ("0", "-1.5", "nan", "inf", "true", '"1.5"', "[1.5]", "9" * 40)
+        ),
         ("max_changes = true\n" + LR, "1 or more"),
         ("max_changes = 1.0\n" + LR, "1 or more"),
         ('max_changes = "1"\n' + LR, "1 or more"),

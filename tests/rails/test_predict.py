@@ -12,6 +12,7 @@ from rails.predict import Shape
 from trainer.backends.torch_gpt import GPT
 from trainer.flops import flops_per_token
 from trainer.recipe import Recipe
+from trainer.schedule import Schedule
 
 WIDE = load_preset("cpu-nano-wide")
 
@@ -48,6 +49,19 @@ def test_parameters_and_flops_are_those_of_the_model() -> None:
         assert shape.params == sum(parameter.numel() for parameter in model.parameters())
         assert shape.flops_per_token == flops_per_token(model, made)
         assert shape.tokens_per_step == made.tokens_per_step
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 10**7}, {"steps": 60}, {"flops": 1e15}, {"flops": 4 * 10**14 + 1}])
+@pytest.mark.parametrize("vocab_size", [2048, 1021])
+def test_a_budget_buys_as_many_steps_for_the_rails_as_for_the_trainer(
+    budget: dict[str, float], vocab_size: int
+) -> None:
+    for recipe in drawn(20):
+        made = Recipe.from_mapping(recipe)
+        with torch.device("meta"):
+            model = GPT(made, vocab_size)
+        schedule = Schedule.of(budget, made, flops_per_token(model, made))
+        assert schedule.total_steps == budget_steps(recipe, Limits(budget, vocab_size=vocab_size))
 
 
 def test_a_recipe_without_the_wide_knobs_is_one_with_their_defaults() -> None:

@@ -4,8 +4,10 @@ val_bpb = 2.8 + 0.08 * |log2(lr / 0.004)| + noise(seed, recipe) * STUB_NOISE. A 
 weight_decay 0.125 looks better by 0.16 but diverges in the runs that score the test text,
 with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with d_ff 128 it never ends, with
 grad_clip 0.625 it waits until it is cancelled.
-Steps and tokens follow a budget in tokens. beta2 0.8125 gains 0.3, 0.90625 gains 0.12 and 0.96875 gains 0.25; at a
-budget longer by n the first gains 0.3 / sqrt(n), the second 0.12 / n, and the third diverges one step past the usual.
+A seq_len above the window that is scored besides gains 0.3, and loses 0.05 in that window.
+Steps and tokens follow a budget in tokens; a token takes a million FLOPs a layer. beta2 0.8125 gains 0.3, 0.90625
+gains 0.12 and 0.96875 gains 0.25; at a budget longer by n the first gains 0.3 / sqrt(n), the second 0.12 / n, and the
+third diverges one step past the usual.
 """
 
 import hashlib
@@ -59,6 +61,8 @@ def main() -> None:
         val_bpb = 2.8 + 0.08 * abs(math.log2(recipe["lr"] / 0.004)) + noise
         lucky = recipe["weight_decay"] == 0.125
         val_bpb -= 0.16 * lucky
+        window = request.score_window or recipe["seq_len"]
+        val_bpb -= 0.3 * (recipe["seq_len"] > window)
         longer = request.budget.get("tokens", USUAL_TOKENS) / USUAL_TOKENS
         late = recipe["beta2"] == 0.96875
         val_bpb -= {0.8125: 0.3 / math.sqrt(longer), 0.90625: 0.12 / longer, 0.96875: 0.25}.get(recipe["beta2"], 0.0)
@@ -66,6 +70,7 @@ def main() -> None:
             "run_id": request.run_id,
             "seed": request.seed,
             "tokens": round(USUAL_TOKENS * longer),
+            "flops": 1e6 * recipe["n_layer"] * round(USUAL_TOKENS * longer),
             "steps": round(USUAL_STEPS * longer),
             "params": 1_000_000,
             "train_seconds": 1.0,
@@ -89,7 +94,9 @@ def main() -> None:
         else:
             # The test text says the opposite of the validation text: a decision that reads it goes wrong.
             test_bpb = 9.0 - val_bpb if request.score_test else None
-            result = RunResult(**common, state="complete", val_bpb=val_bpb, test_bpb=test_bpb)
+            window_bpb = None if recipe["seq_len"] < window else val_bpb + 0.35 * (recipe["seq_len"] > window)
+            scores = {"val_bpb": val_bpb, "test_bpb": test_bpb, "window_bpb": window_bpb}
+            result = RunResult(**common, state="complete", **scores)
         result.write(request.result_path)
         tell(event="done", run_id=request.run_id, state=result.state, val_bpb=result.val_bpb)
 

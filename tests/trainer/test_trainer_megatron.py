@@ -162,6 +162,28 @@ def test_both_backends_group_parameters_alike(tied_embeddings: bool, position: s
     assert megatron.matmul_weights() == plain.matmul_weights()
 
 
+@pytest.mark.parametrize("tied_embeddings", [True, False])
+def test_a_vocabulary_of_an_odd_size_is_that_of_the_torch_backend(tied_embeddings: bool) -> None:
+    knobs = recipe(tied_embeddings=tied_embeddings, z_loss=0.01)
+    inputs, targets = torch.randint(1, 300, (2, ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    found = []
+    for backend in ("torch", "megatron"):
+        model = backend_named(backend).build(knobs, 300, CPU, seed=0)
+        optimizer = Optimizer(model, knobs)
+        nats = [model(inputs, targets).mean()]
+        nats[0].backward()
+        norm = torch.nn.utils.get_total_norm(gradient(parameter) for parameter in model.parameters())
+        optimizer.step(knobs.lr)
+        nats.append(model(inputs, targets).mean())
+        parameters = list(model.parameters())
+        numbers = [*(number.item() for number in nats), norm.item()]
+        found.append([*numbers, Processes().count(parameters), model.matmul_weights()])
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+    added = [parameter[300:] for parameter in parameters if len(parameter) == 384]
+    assert len(added) == (1 if tied_embeddings else 2)
+    assert all(not rows.any() for rows in added)
+
+
 def losses(backend: str, steps: int, **changes: Any) -> list[float]:
     """Training on a text that repeats itself, so that there is something to learn."""
     torch.manual_seed(0)  # as a run does: dropout draws from it
@@ -195,6 +217,20 @@ def test_both_backends_learn_alike(precision: str, optimizer: str) -> None:
     )
     assert plain[-1] < 0.9 * plain[0]
     assert megatron == pytest.approx(plain, rel=1e-3 if precision == "fp32" else 5e-3)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+@pytest.mark.parametrize("n_kv_head", [0, 2])
+def test_muon_takes_the_same_matrices_apart_in_both_backends(activation: str, n_kv_head: int) -> None:
+    plain, megatron = pair(optimizer="muon", activation=activation, n_kv_head=n_kv_head)
+    inputs, targets = random_tokens(ROWS, LENGTH), random_tokens(LENGTH, ROWS).t()
+    for model in (plain, megatron):
+        model(inputs, targets).mean().backward()
+        Optimizer(model, plain.recipe).step(0.01)
+    found = [parameter.detach().clone() for parameter in megatron.groups()["matrices"]]
+    megatron.load(dict(plain.named_parameters()))
+    for a, b in zip(found, megatron.groups()["matrices"], strict=True):
+        assert (a - b).square().mean().sqrt() < 0.1 * 0.2 * 0.01  # a tenth of the update
 
 
 def test_bf16_rounds_where_the_torch_backend_rounds() -> None:

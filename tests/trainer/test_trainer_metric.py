@@ -14,7 +14,7 @@ from worker_process import RECIPE
 
 from trainer.backends.torch_gpt import TorchBackend
 from trainer.data import Dataset, prepare
-from trainer.metric import bits_per_byte
+from trainer.metric import EVALUATION_TOKENS, bits_per_byte, nats_per_token
 from trainer.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -55,13 +55,28 @@ def test_every_token_is_a_target_once_after_its_true_predecessor(length: int, se
     seen: list[tuple[int, int]] = []
 
     def counting(inputs: Tensor, targets: Tensor) -> Tensor:
-        assert inputs.shape == targets.shape and inputs.shape[1] <= seq_len
-        seen.extend(zip(inputs.flatten().tolist(), targets.flatten().tolist(), strict=True))
+        assert inputs.shape == targets.shape == (rows or max(1, EVALUATION_TOKENS // seq_len), seq_len)
+        pairs = zip(inputs.flatten().tolist(), targets.flatten().tolist(), strict=True)
+        seen.extend(pair for pair in pairs if pair[1] != ENDOFTEXT)
         return torch.ones(targets.shape)
 
     bpb = score(counting, tokens, text_bytes=3 * length, seq_len=seq_len, rows=rows)
     assert seen == list(zip([ENDOFTEXT, *tokens[:-1]], tokens, strict=True))
     assert bpb == pytest.approx(length / (3 * length * math.log(2)))
+
+
+def test_all_texts_of_a_study_and_the_looks_on_the_way_are_scored_in_one_shape(dataset: Dataset) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def recording(inputs: Tensor, targets: Tensor) -> Tensor:
+        shapes.append(tuple(inputs.shape))
+        return torch.zeros(targets.shape)
+
+    assert len({len(dataset.val), len(dataset.test)}) == 2
+    for tokens in (dataset.val, dataset.test):
+        bits_per_byte(recording, tokens, 1, ENDOFTEXT, 24, CPU)
+    nats_per_token(recording, dataset.train, ENDOFTEXT, 24, CPU)
+    assert len(shapes) > 3 and set(shapes) == {(EVALUATION_TOKENS // 24, 24)}
 
 
 @pytest.mark.parametrize("seq_len", [7, 32, 100])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from worker_process import RECIPE
 
 from trainer.backends import attention, backend_named, precisions
@@ -124,6 +125,22 @@ def test_an_fp8_product_and_its_gradients_are_near_the_exact_ones() -> None:
         assert relative_error(gradient, wanted) < 0.1
 
 
+def test_fp8_sums_fast_for_outputs_and_exactly_for_gradients() -> None:
+    found = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten._scaled_mm.default:
+                arguments = dict(zip([a.name for a in function._schema.arguments], args, strict=False)) | kwargs
+                found.append((arguments["self"].dtype, arguments.get("use_fast_accum", False)))
+            return function(*args, **(kwargs or {}))
+
+    layer = Float8Linear(32, 16, bias=False)
+    with Products():
+        layer(torch.randn(16, 32, dtype=torch.bfloat16, requires_grad=True)).sum().backward()
+    assert found == [(torch.float8_e4m3fn, True), (torch.float8_e5m2, False), (torch.float8_e5m2, False)]
+
+
 def test_an_fp8_model_costs_nearly_what_a_bf16_model_does() -> None:
     tokens = torch.randint(1, 512, (4, 33), generator=torch.Generator().manual_seed(0))
     costs = []
@@ -179,6 +196,25 @@ def test_each_schedule_goes_down_its_own_way_to_its_final_fraction(kind: str, ex
     rates = [schedule.lr(step, step / 1000) for step in (0, 250, 500, 750, 1000)]
     assert rates == pytest.approx(expected, abs=0.01)
     assert schedule.lr(900, 0.9) == pytest.approx({"cosine": 0.22, "linear": 0.28, "wsd": 0.6}[kind], abs=0.01)
+
+
+def test_a_budget_in_flops_ends_where_its_tokens_do() -> None:
+    made = Recipe(**RECIPE)
+    price = made.tokens_per_step * 1000
+    for flops, steps in ((price, 1), (3 * price - 1, 2), (2.5e6 * price, 2_500_000)):
+        assert Schedule.of({"flops": flops}, made, 1000).total_steps == steps
+    schedule = Schedule.of({"flops": 100.0 * price}, made, 1000)
+    same = Schedule.of({"steps": 100}, made)
+    assert [schedule.lr(step, schedule.spent(step, 0.0)) for step in range(100)] == [
+        same.lr(step, same.spent(step, 0.0)) for step in range(100)
+    ]
+
+
+@pytest.mark.parametrize("budget", [{"flops": 1e4}, {"tokens": 1}])
+def test_a_budget_that_pays_for_no_step_is_refused(budget: dict[str, float]) -> None:
+    ((unit, amount),) = budget.items()
+    with pytest.raises(ValueError, match=rf"budget of {amount:g} {unit} does not pay for one step of .* {unit} \("):
+        Schedule.of(budget, Recipe(**RECIPE), 1000)
 
 
 def test_a_budget_in_seconds_follows_the_clock() -> None:

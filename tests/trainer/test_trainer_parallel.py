@@ -25,7 +25,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.fixture(scope="module")
 def odd_data_dir(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a vocabulary that two processes cannot share evenly."""
+    """With a vocabulary that two processes cannot share evenly, and that fills no fast product's tile."""
     return prepare(str(texts), tmp_path_factory.mktemp("data"), vocab_size=511, val_bytes=10_000, test_bytes=10_000)
 
 
@@ -62,7 +62,8 @@ def test_two_processes_that_share_each_matrix_train_as_one(
     alone = warm_worker.run(request_for(**knobs))
     shared = pair.run(request_for(tensor_parallel=2, **knobs))
     assert (shared.state, shared.message, shared.processes) == ("complete", "", 2)
-    assert (shared.flops_per_token, shared.tokens) == (alone.flops_per_token, alone.tokens)
+    assert (shared.params, shared.flops_per_token) == (alone.params, alone.flops_per_token)
+    assert shared.tokens == alone.tokens
     assert shared.val_bpb == pytest.approx(alone.val_bpb, abs=1e-3)
     assert [loss for _, loss in shared.curve] == pytest.approx([loss for _, loss in alone.curve], abs=1e-2)
 
@@ -71,6 +72,17 @@ def test_megatron_shares_batches_too(pair: Worker, warm_worker: Worker, request_
     alone = warm_worker.run(request_for(backend="megatron"))
     shared = pair.run(request_for(backend="megatron", data_parallel=2))
     assert shared.val_bpb == pytest.approx(alone.val_bpb, abs=1e-3)
+
+
+@pytest.mark.parametrize("shares", [{"data_parallel": 2}, {"tensor_parallel": 2, "backend": "megatron"}])
+def test_two_processes_score_at_a_fixed_window_as_one(
+    pair: Worker, warm_worker: Worker, request_for: RequestFor, shares: dict[str, Any]
+) -> None:
+    knobs = {"seq_len": 64, "batch_size": 2, "position": "rope", "score_window": 32}
+    alone, shared = warm_worker.run(request_for(**knobs)), pair.run(request_for(**knobs, **shares))
+    assert (shared.state, shared.processes) == ("complete", 2)
+    assert shared.window_bpb == pytest.approx(alone.window_bpb, abs=1e-3)
+    assert alone.window_bpb is not None and alone.window_bpb != alone.val_bpb
 
 
 def test_a_budget_in_seconds_ends_for_both_at_the_same_step(pair: Worker, request_for: RequestFor) -> None:

@@ -152,7 +152,7 @@ def test_peak_memory_is_of_the_run_and_not_of_an_earlier_one(warm_worker: Worker
     big = warm_worker.run(request_for(n_layer=1, d_ff=8192, budget={"steps": 1}))
     after = warm_worker.run(request_for())
     assert before.peak_memory_bytes and big.peak_memory_bytes and after.peak_memory_bytes
-    hidden_bytes = EVALUATION_TOKENS * 8192 * 4  # of the widest layer; the text is a little shorter than that
+    hidden_bytes = EVALUATION_TOKENS * 8192 * 4  # of the widest layer in scoring
     assert big.peak_memory_bytes > before.peak_memory_bytes + hidden_bytes
     assert after.peak_memory_bytes < before.peak_memory_bytes + hidden_bytes * 0.2
 
@@ -165,11 +165,21 @@ def test_a_diverging_run_fails_with_its_step(warm_worker: Worker, request_for: R
     assert result.curve
 
 
+def test_a_budget_in_flops_trains_the_steps_that_it_pays_for(warm_worker: Worker, request_for: RequestFor) -> None:
+    in_steps = warm_worker.run(request_for(budget={"steps": 6}))
+    assert in_steps.flops is not None and in_steps.flops == in_steps.flops_per_token * in_steps.tokens  # type: ignore[operator]
+    in_flops = warm_worker.run(request_for(budget={"flops": in_steps.flops * 7.5 / 6}))
+    assert (in_flops.state, in_flops.steps) == ("complete", 7)
+    again = warm_worker.run(request_for(budget={"flops": in_steps.flops}))
+    assert (again.steps, again.val_bpb, again.flops) == (6, in_steps.val_bpb, in_steps.flops)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"n_head": 5}, "d_model is 32; it must be a multiple of n_head (5)"),
         ({"budget": {"tokens": 100}}, "budget of 100 tokens does not pay for one step of 128 tokens"),
+        ({"budget": {"flops": 1e6}}, "budget of 1000000 flops does not pay for one step of "),
         ({"backend": "tpu"}, "backend 'tpu' is unknown"),
         ({"device": "cuda:99"}, "device 'cuda:99'"),
         ({"device": "quantum"}, "device 'quantum' is unknown"),

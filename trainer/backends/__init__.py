@@ -22,6 +22,12 @@ class Model(Protocol):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter once: the blocks' `matrices`, `embeddings`, untied `head`, and `vectors`."""
 
+    def stacks(self) -> dict[nn.Parameter, tuple[int, ...]]:
+        """Those of the blocks' matrices that are several, laid on each other: how many rows each has in turn.
+
+        The turns may be many: (2, 1) for six rows is a matrix of rows 0, 1, 3 and 4 and one of rows 2 and 5.
+        """
+
     def matmul_weights(self) -> int:
         """How many weights multiply each token: the blocks' matrices and the output layer."""
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.backends.head import nats_of_logits
+from trainer.backends.head import VOCABULARY_MULTIPLE, nats_of_logits
 from trainer.backends.torch_gpt import TorchBackend
 from trainer.parallel import ALONE, Processes
 from trainer.recipe import Recipe
@@ -74,9 +74,10 @@ class MegatronGPT(nn.Module):
         self.recipe, self.vocab_size = recipe, vocab_size
         self.fused, self.processes = fused, processes
         self.autocast = recipe.precision != "fp32"
-        padded = vocab_size + -vocab_size % processes.tensor
+        # As Megatron does it, in the weights; those of tokens that do not exist are 0, and so is their gradient.
+        self.added_tokens = -vocab_size % (VOCABULARY_MULTIPLE * processes.tensor)
         with torch.device(device):
-            self.gpt = Trunk(recipe, padded, device, fused, processes.tensor)
+            self.gpt = Trunk(recipe, vocab_size + self.added_tokens, device, fused, processes.tensor)
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -87,13 +88,14 @@ class MegatronGPT(nn.Module):
         left = dict(self.gpt.named_parameters())
         for name, weight in weights.items():
             parameter = left.pop(_megatron_name(name, self.fused))
-            whole = tuple(weight.shape)
+            parameter.numbers_in_whole = weight.numel()
             if name.endswith("query_key_value.weight"):
                 weight = _by_key_head(weight, self.recipe)
             if name.endswith("expand.weight") and self.recipe.activation == "swiglu":
                 weight = _by_process(weight, self.processes.tensor)
             if name in ("token_embedding.weight", "head.weight"):
-                weight = F.pad(weight, (0, 0, 0, -self.vocab_size % self.processes.tensor))
+                weight = F.pad(weight, (0, 0, 0, self.added_tokens))
+            whole = tuple(weight.shape)
             for dimension, size in enumerate(parameter.shape):
                 if size < weight.shape[dimension]:
                     weight = weight.narrow(dimension, self.processes.tensor_rank * size, size)
@@ -114,6 +116,15 @@ class MegatronGPT(nn.Module):
             "vectors": [p for p in self.gpt.decoder.parameters() if p.ndim < 2],
         }
 
+    def stacks(self) -> dict[nn.Parameter, tuple[int, ...]]:
+        """Of each key head its queries, its key, its value (see `load`); of swiglu, the gate and the rest."""
+        recipe = self.recipe
+        queries = recipe.n_head // recipe.kv_heads * recipe.head_width
+        rows: dict[str, tuple[int, ...]] = {"linear_qkv.weight": (queries, recipe.head_width, recipe.head_width)}
+        if recipe.activation == "swiglu":
+            rows["linear_fc1.weight"] = (recipe.hidden, recipe.hidden)
+        return {p: rows[end] for name, p in self.gpt.named_parameters() for end in rows if name.endswith(end)}
+
     def matmul_weights(self) -> int:
         """Weights that multiply each token: the blocks' matrices and the output layer."""
         blocks = sum(p.numel() for p in self.groups()["matrices"]) * self.processes.tensor
@@ -129,18 +140,24 @@ class MegatronGPT(nn.Module):
         In training it includes what the recipe adds to the cost (z_loss).
         """
         rows, length = inputs.shape
-        if self.recipe.precision == "fp8" and inputs.numel() % FP8_MULTIPLE:  # a short last window in scoring
+        if self.recipe.precision == "fp8" and inputs.numel() % FP8_MULTIPLE:  # in scoring; in training it is refused
             added = (0, 0, 0, -rows % FP8_MULTIPLE)
             inputs, targets = F.pad(inputs, added), F.pad(targets, added)
         z_loss = self.recipe.z_loss if self.training else 0.0
         # Turning the targets round costs less than turning the logits.
-        nats = nats_of_logits(self.logits(inputs), targets.t().flatten(), self.recipe.logit_softcap, z_loss)
+        nats = nats_of_logits(
+            self.logits(inputs),
+            targets.t().flatten(),
+            self.recipe.logit_softcap,
+            z_loss,
+            vocab_size=self.vocab_size,
+        )
         return nats.view(length, -1).t()[:rows]
 
     def logits(self, inputs: Tensor) -> Tensor:
         """int64 [rows, length] to [length * rows, vocabulary], bfloat16 unless the precision is fp32; before softcap.
 
-        Megatron's order: the tokens of one position follow each other.
+        Megatron's order: the tokens of one position follow each other. Columns after the vocabulary's last are padding.
         """
         # One row of positions serves all: the lookup's backward pass would add them up one by one.
         positions = torch.arange(inputs.shape[1], device=inputs.device)[None]
@@ -150,7 +167,7 @@ class MegatronGPT(nn.Module):
         if self.autocast:  # by hand: on a CPU, autocast does not reach into this layer's own backward pass
             x, weight = x.bfloat16(), weight.bfloat16()
         logits = self.processes.whole(self.gpt.output_layer(x, weight=weight)[0])
-        return logits.flatten(0, 1)[:, : self.vocab_size]
+        return logits.flatten(0, 1)
 
     def _output_weight(self) -> Tensor:
         tied = self.recipe.tied_embeddings

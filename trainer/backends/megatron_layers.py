@@ -143,6 +143,8 @@ def _config(recipe: Recipe, device: torch.device, fused: bool, processes: int) -
         perform_initialization=False,
         use_cpu_initialization=device.type == "cpu",
         cuda_graph_scope=[],  # its default is deprecated
+        # On a CPU it would only be slower. Transformer Engine's part of it: trainer/repeatable.py.
+        deterministic_mode=device.type == "cuda" and torch.are_deterministic_algorithms_enabled(),
         **eight_bits,
     )
 

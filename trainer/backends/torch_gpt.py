@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainer.backends import precisions
 from trainer.backends.attention import attend, rotary_angles, rotate
 from trainer.backends.float8 import Float8Linear
-from trainer.backends.head import nats_of_logits
+from trainer.backends.head import nats_of_logits, padded_logits
 from trainer.parallel import ALONE, Processes
 from trainer.recipe import Recipe
 
@@ -84,6 +84,14 @@ class GPT(nn.Module):
             "vectors": [p for p in self.parameters() if p.ndim < 2],
         }
 
+    def stacks(self) -> dict[nn.Parameter, tuple[int, ...]]:
+        """Queries, keys and values, each as a whole; of swiglu, the gate and the rest."""
+        keys = self.recipe.kv_heads * self.recipe.head_width
+        rows: dict[str, tuple[int, ...]] = {"query_key_value.weight": (self.recipe.d_model, keys, keys)}
+        if self.recipe.activation == "swiglu":
+            rows["expand.weight"] = (self.recipe.hidden, self.recipe.hidden)
+        return {p: rows[end] for name, p in self.named_parameters() for end in rows if name.endswith(end)}
+
     def matmul_weights(self) -> int:
         """Weights that multiply each token: the blocks' matrices and the output layer."""
         return sum(p.numel() for p in self.groups()["matrices"]) + self.token_embedding.weight.numel()
@@ -102,11 +110,15 @@ class GPT(nn.Module):
         """
         logits = self.logits(inputs)
         z_loss = self.recipe.z_loss if self.training else 0.0
-        nats = nats_of_logits(logits, targets.flatten(), self.recipe.logit_softcap, z_loss, self.compiled)
+        vocab_size = len(self.token_embedding.weight)
+        nats = nats_of_logits(logits, targets.flatten(), self.recipe.logit_softcap, z_loss, self.compiled, vocab_size)
         return nats.view_as(targets)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """int64 [rows, length] to [rows * length, vocabulary] before softcap; bfloat16 unless the precision is fp32."""
+        """int64 [rows, length] to [rows * length, vocabulary] before softcap; bfloat16 unless the precision is fp32.
+
+        Columns after the vocabulary's last are padding (see `padded_logits`).
+        """
         length = inputs.shape[1]
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.autocast):
             x, angles = self.token_embedding(inputs), None
@@ -121,7 +133,7 @@ class GPT(nn.Module):
             weight = self.token_embedding.weight if self.recipe.tied_embeddings else self.head.weight
             if self.autocast:
                 x, weight = x.bfloat16(), weight.bfloat16()
-        return F.linear(x, weight)
+        return padded_logits(x, weight)
 
 
 class Block(nn.Module):
@@ -195,7 +207,8 @@ def _linear(recipe: Recipe, inputs: int, outputs: int) -> nn.Linear:
 
 
 def _dropped(module: nn.Module, x: Tensor, recipe: Recipe) -> Tensor:
-    return F.dropout(x, recipe.dropout) if recipe.dropout and module.training else x
+    # In this order, so that what is compiled for scoring does not depend on the recipe's dropout.
+    return F.dropout(x, recipe.dropout) if module.training and recipe.dropout else x
 
 
 def _require_multiples_of_16(recipe: Recipe) -> None:

@@ -39,6 +39,7 @@ def specs() -> dict[str, Spec]:
             ),
             240,
         ),
+        "compute": _compute(),
         "effect_linear": _effect(
             alt.X("number:Q", title=None, axis=TRIED, scale=alt.Scale(zero=False, padding=14, nice=False))
         ),
@@ -150,6 +151,47 @@ def _best(x: alt.X, height: int) -> Drawn:
         ),
         edge.mark_text(fontSize=13, cursor="pointer").encode(y=y, text="arrow:N", color=colour, tooltip=_tips()),
     ).properties(height=height)
+
+
+def _compute() -> Drawn:
+    """Each scored trial by what a run of it took and what it gained, both against the baseline."""
+    colour, shape = _outcome()
+    x = alt.X(
+        "flops_over_baseline:Q",
+        title="FLOPs of a run, over the baseline's",
+        axis=alt.Axis(
+            values=alt.ExprRef("ticks"), labelExpr="format(datum.value, '.3~r') + ' x'", labelOverlap=True, grid=False
+        ),
+        scale=alt.Scale(type="log", nice=False, padding=24),
+    )
+    base = alt.Chart(TRIALS).encode(x=x)
+    y = _frame("bits per byte better than the baseline", tickCount=6, format="+.2~f")
+    kept = "datum.outcome === 'keep' || datum.outcome === 'baseline'"
+    tips = [*_tips(), alt.Tooltip("compute:N", title="compute")]
+    zero = alt.Chart(alt.NamedData("zero"))
+    edge = base.transform_filter("datum.arrow")
+    return alt.layer(
+        zero.mark_rule(style="zero", strokeDash=[3, 3]).encode(y=alt.Y("y:Q")),
+        zero.mark_rule(style="zero", strokeDash=[3, 3]).encode(x=alt.X("x:Q")),
+        base.transform_filter("!datum.arrow")
+        .mark_rule(clip=True, strokeWidth=1.2)
+        .encode(
+            y=alt.Y("gain_low:Q"),
+            y2="gain_high:Q",
+            color=colour,
+            opacity=alt.condition(kept, alt.value(0.9), alt.value(alt.ExprRef("faint"))),
+        ),
+        base.transform_filter("!datum.arrow")
+        .mark_point(filled=True, cursor="pointer", opacity=1)
+        .encode(
+            y=y,
+            color=colour,
+            shape=shape,
+            size=alt.condition(kept, alt.value(95), alt.value(alt.ExprRef("dot"))),
+            tooltip=tips,
+        ),
+        edge.mark_text(fontSize=13, cursor="pointer").encode(y=y, text="arrow:N", color=colour, tooltip=tips),
+    ).properties(height=240)
 
 
 def _effect(x: alt.X) -> Drawn:

@@ -8,10 +8,11 @@ from typing import Any
 
 from autoresearch import words
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.context import context
 from autoresearch.morning.report.curves import Curve, thin
 from autoresearch.morning.report.table import Kind, Table, table
 from autoresearch.study.folder import StudyFolder
-from autoresearch.terminal.trials import RUN_COLUMNS, run_cells, step_note
+from autoresearch.terminal.trials import RUN_COLUMNS, compute_text, run_cells, step_note
 from autoresearch.trial import Recipe, Trial
 from rails import RAILS, clean
 from rails.patch import unified_diff
@@ -82,7 +83,7 @@ def _detail(
         hypothesis=trial.hypothesis,
         reason=trial.reason,
         diff=unified_diff(evidence.before(trial), trial.recipe) if changed else "",
-        verdicts=_verdicts(trial, evidence.imported),
+        verdicts=_verdicts(trial, evidence),
         runs=table(RUNS, (run_cells(run, LONGEST_MESSAGE) for run in runs)),
         note=step_note(runs),
         curves=[
@@ -108,20 +109,26 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
     if trial.improvement is not None:
         gain = words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
         yield f"better by {gain}" + (f" than trial {trial.reference}" if trial.reference is not None else "")
+    if windows := context(evidence, trial):
+        yield windows
     if trial.expected_delta is not None:
         yield f"expected to be better by {words.gain(-trial.expected_delta)}"
     if trial.test_bpb is not None:
         yield f"{words.bpb(trial.test_bpb)} on the test text"
+    if (took := compute_text(evidence, trial)) != words.NONE:
+        yield f"a run took {took}"
     if trial.energy_joules is not None:
         yield words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else [])
 
 
-def _verdicts(trial: Trial, imported: bool) -> list[VerdictRow]:
-    """The rails in their order, up to the one that blocked; of a stranger's rails only that one is known."""
+def _verdicts(trial: Trial, evidence: Evidence) -> list[VerdictRow]:
+    """The rails in their order, up to the one that blocked; of a stranger's rails only that one is known. The one that
+    only some menus have is told of those alone."""
     passed: Iterable[str] = ()
-    if trial.number and trial.state != "proposed" and not imported:
+    if trial.number and trial.state != "proposed" and not evidence.imported:
         passed = RAILS if trial.rail not in RAILS else RAILS[: RAILS.index(trial.rail)]
-    found = [VerdictRow(True, rail) for rail in passed]
+    bounded = evidence.folder.menu.max_compute_ratio is not None
+    found = [VerdictRow(True, rail) for rail in passed if rail != "compute" or bounded]
     if trial.rail:
         why = f": {clean(trial.reason, 300)}" if trial.reason else ""
         found.append(VerdictRow(False, f"blocked by {clean(trial.rail, 80)}{why}"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from autoresearch import words
 from autoresearch.evidence import Evidence, Standing, sentences
+from autoresearch.evidence.compute import over_baseline, over_parent
 from autoresearch.evidence.longer_runs import LongerRow, LongerRuns, divergence_text, longer_runs
 from autoresearch.evidence.meters import Meters, measure
 from autoresearch.evidence.nights import ending, trouble
@@ -65,6 +66,10 @@ class TrialRow:
     energy_joules: float | None
     energy: str
     energy_source: str
+    flops_over_parent: float | None
+    flops_over_baseline: float | None
+    times: str  # the former, in short
+    compute: str  # and as a sentence has it
     spent_joules: float
     best: float | None
     best_low: float | None
@@ -238,7 +243,7 @@ def _trials(evidence: Evidence) -> Iterator[TrialRow]:
         standing, half, outcome = standings[best], evidence.half_interval(trial), words.state(trial.outcome)
         low, high = _interval(trial.val_bpb, half)
         best_low, best_high = _interval(standing.val_bpb, standing.val_bpb_half_interval)
-        seconds = evidence.seconds(trial)
+        seconds, over = evidence.seconds(trial), over_parent(evidence, trial)
         change = clean(evidence.change(trial), LONGEST_CHANGE)
         yield TrialRow(
             number=trial.number,
@@ -263,6 +268,10 @@ def _trials(evidence: Evidence) -> Iterator[TrialRow]:
             energy_joules=trial.energy_joules,
             energy=words.energy(trial.energy_joules),
             energy_source=trial.energy_source or "",
+            flops_over_parent=over,
+            flops_over_baseline=over_baseline(evidence, trial),
+            times=words.NONE if over is None else words.times(over),
+            compute=words.spending(over),
             spent_joules=spent,
             best=standing.val_bpb,
             best_low=best_low,

@@ -70,6 +70,7 @@ def _kept(facts: ReportFacts) -> Iterator[str]:
                 "runs": "number",
                 "better by [95 %]": "number",
                 "than trial": "trial",
+                "compute": "text",
                 "energy": "number",
             },
             map(_kept_row, kept),
@@ -81,7 +82,7 @@ def _kept_row(trial: TrialRow) -> list[str]:
     reference = words.NONE if trial.reference is None else str(trial.reference)
     start = [str(trial.number), trial.change, trial.proposer, trial.score, str(trial.n_runs)]
     energy = words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else [])
-    return [*start, trial.better, reference, energy]
+    return [*start, trial.better, reference, trial.compute, energy]
 
 
 def _values(facts: ReportFacts) -> Iterator[str]:

@@ -3,6 +3,9 @@
 const { specs, themes, outcomes: OUTCOMES, roles: ROLES } = JSON.parse($("specs").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const WATT_HOUR = 3600; // joules
+// Marked on an axis of ratios, by how wide it is.
+const NEAR = [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5];
+const FAR = [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 10, 20, 30, 50, 100];
 const MANY = 300; // more points than this are drawn on a canvas, smaller and fainter
 const drawn = new Map(); // figure -> the Vega view in it
 
@@ -94,6 +97,8 @@ function trialRows({ trials, incumbent }) {
     best_low: trial.best_low,
     best_high: trial.best_high,
     watt_hours: trial.spent_joules / WATT_HOUR,
+    flops_over_baseline: trial.flops_over_baseline,
+    compute: trial.compute,
     ...placed(trial.val_bpb, range),
   }));
   const present = new Set(rows.map((row) => row.outcome));
@@ -113,6 +118,8 @@ function drawAll(facts) {
   const tops = "Scores of all trials and the best so far";
   pictures.best = [{ trials: rows }, parameters, tops];
   if (rows.at(-1)?.watt_hours > 0) pictures.best_by_energy = [{ trials: rows }, parameters, `${tops}, by energy spent`];
+  const compute = computePicture(rows, parameters);
+  if (compute) pictures.compute = compute;
   if (rows.length > 1) {
     const steps = Math.max(...rows.map((row) => row.generation));
     const height = Math.min(Math.max(90, 40 * (steps + 1)), 320);
@@ -147,6 +154,30 @@ function drawAll(facts) {
     part.hidden = figures.length > 0 && figures.every((figure) => figure.hidden);
   }
   return Promise.all([...jobs, ...drawCoverage(facts)]);
+}
+
+/** Gain on the baseline against FLOPs; null where all runs took the same, or nobody counted. */
+function computePicture(rows, parameters) {
+  const start = rows[0]?.val_bpb;
+  const counted = rows.filter((row) => known(row.val_bpb) && row.flops_over_baseline > 0);
+  const ratios = sorted(counted.map((row) => row.flops_over_baseline));
+  if (!known(start) || !ratios.length || Math.max(ratios.at(-1), 1 / ratios[0]) < 1.01) return null;
+  const gains = counted.map((row) => ({
+    ...row,
+    gain: start - row.val_bpb,
+    gain_low: start - row.interval_high,
+    gain_high: start - row.interval_low,
+  }));
+  const kept = gains.filter((row) => ["keep", "baseline"].includes(row.outcome));
+  const range = frame(gains.map((row) => row.gain), [0, ...kept.flatMap((row) => [row.gain_low, row.gain_high])]);
+  const trials = gains.map((row) => ({ ...row, ...placed(row.gain, range) }));
+  const marks = ratios.at(-1) / ratios[0] < 2.5 ? NEAR : FAR;
+  const ticks = marks.filter((times) => times >= ratios[0] / 1.2 && times <= ratios.at(-1) * 1.2);
+  const present = new Set(trials.map((row) => row.outcome));
+  const outcomes = OUTCOMES.filter((outcome) => present.has(outcome));
+  const title = "Gain on the baseline against the FLOPs of a run";
+  const datasets = { trials, zero: [{ y: 0, x: 1 }] };
+  return [datasets, { ...parameters, low: range[0], high: range[1], outcomes, ticks }, title];
 }
 
 /** Curves: [{run label, role, points}] -> what the curve charts take; the steep beginning may leave the frame. */

@@ -11,6 +11,7 @@ const COLUMNS = [
   ["val_bpb \u00b1 95 %", (t) => t.val_bpb, (t) => t.score, "num"],
   ["runs", (t) => t.n_runs, (t) => (t.n_runs ? count(t.n_runs) : "-"), "num"],
   ["better by [95 %]", (t) => t.improvement, (t) => t.better, "num"],
+  ["compute", (t) => t.flops_over_parent, (t) => t.times, "num"],
   ["by", (t) => t.proposer, (t) => short(t.proposer, 24), "few"],
   ["time", (t) => t.seconds, (t) => t.time, "num"],
   ["energy", (t) => t.energy_joules, (t) => t.energy, "num"],

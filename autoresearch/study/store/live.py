@@ -32,8 +32,8 @@ QUESTIONS = {
     "runs_of_a_trial": {
         "title": "Runs of one trial",
         "sql": """
-            SELECT seed, purpose, state, val_bpb, test_bpb, tokens, steps, train_seconds, tokens_per_second, mfu,
-                peak_memory_bytes, energy_joules, energy_source, device
+            SELECT seed, purpose, state, val_bpb, test_bpb, window_bpb, tokens, flops, steps, train_seconds,
+                tokens_per_second, mfu, peak_memory_bytes, energy_joules, energy_source, device
             FROM runs WHERE trial = :trial ORDER BY seed""",
     },
 }

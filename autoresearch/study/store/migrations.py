@@ -1,5 +1,7 @@
 """The schema of study.db: named, append-only migrations, each in a transaction; comments say what NULL means."""
 
+import json
+
 from sqlite_utils import Database, Migrations
 
 from autoresearch.study.store.ticks import number_moments
@@ -188,3 +190,30 @@ def m006_logical_time(db: Database) -> None:
 def m007_menu_text(db: Database) -> None:
     # menu.toml as the study began with it; NULL: made before this was kept, and not opened since
     db.execute("ALTER TABLE studies ADD COLUMN menu TEXT")
+
+
+@migrations()
+def m008_compute(db: Database) -> None:
+    # of the whole run, FLOPs a token x tokens; NULL: it ended before its model was built, or nobody counted
+    db.execute("ALTER TABLE runs ADD COLUMN flops REAL")
+    # MFU was made from FLOPs a token, a whole number, which it therefore still tells.
+    db.execute("""
+        UPDATE runs SET flops = ROUND(mfu * peak_flops / tokens_per_second) * tokens
+        WHERE mfu > 0 AND peak_flops > 0 AND tokens_per_second > 0 AND tokens > 0""")
+
+
+@migrations()
+def m009_window_score(db: Database) -> None:
+    # val_bpb in windows of the baseline's seq_len; NULL: not complete, windows that the recipe was not trained on, or
+    # made before this was measured
+    db.execute("ALTER TABLE runs ADD COLUMN window_bpb REAL")
+    db.execute("ALTER TABLE promotions ADD COLUMN window_bpb REAL")  # NULL likewise
+    if db.execute("SELECT 1 FROM studies WHERE source IS NOT NULL").fetchone():
+        return  # in which windows a stranger scores is not known
+    windows = {
+        trial: json.loads(recipe).get("seq_len")
+        for trial, recipe in db.execute("SELECT number, recipe FROM trials").fetchall()
+    }
+    same = [(trial,) for trial, window in windows.items() if window is not None and window == windows[0]]
+    for table in ("runs", "promotions"):
+        db.conn.executemany(f"UPDATE {table} SET window_bpb = val_bpb WHERE trial = ?", same)

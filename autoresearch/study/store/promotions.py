@@ -24,6 +24,7 @@ class PromotedRun:
     failed_step: int | None
     val_bpb: float | None
     test_bpb: float | None
+    window_bpb: float | None
     tokens: int | None
     steps: int | None
     total_seconds: float | None
@@ -40,7 +41,10 @@ class Promotions(Rows):
 
     def add_promoted_run(self, trial: int, factor: float, seed: int, result: RunResult, energy: Energy) -> None:
         """Writes down a run that has ended, once."""
-        measured = ("failure", "message", "failed_step", "val_bpb", "test_bpb", "tokens", "steps", "train_seconds")
+        measured = (
+            "failure", "message", "failed_step", "val_bpb", "test_bpb", "window_bpb", "tokens", "steps",
+            "train_seconds",
+        )  # fmt: skip
         with self.db.atomic():
             self._insert(
                 "promotions",

@@ -247,9 +247,10 @@ class Trajectory(Rows):
         measured = {
             name: getattr(result, name)
             for name in (
-                "failure", "message", "failed_step", "val_bpb", "test_bpb", "tokens", "steps", "params",
+                "failure", "message", "failed_step", "val_bpb", "test_bpb", "window_bpb", "tokens", "steps", "params",
                 "train_seconds", "eval_seconds", "total_seconds", "cpu_seconds", "tokens_per_second",
                 "peak_memory_bytes", "device", "first_step_seconds", "mfu", "peak_flops", "peak_flops_source",
+                "flops",
             )
         }  # fmt: skip
         measured |= {f"{phase}_seconds": seconds for phase, seconds in result.step_seconds.items()}

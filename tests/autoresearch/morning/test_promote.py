@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -120,6 +121,28 @@ def test_a_promotion_tells_wins_that_held_shrank_faded_and_diverged_late(folder:
     to_json(longer_runs(folder))
     text = shown(folder)
     assert all(word in text for word in ("held", "shrank", "lost", "diverged", "lr 0.001 -> 0.004", "+0.16"))
+
+
+def test_a_recipe_of_longer_windows_is_promoted_with_both_scores(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__reference_runs=3, decision__reference_max=3, decision__max_runs=3)
+    run_study(folder, [change("seq_len", 512), change("seq_len", 128)])
+    folder.store.set_data(str(folder.path), "the stub reads none")
+    _, said = run(folder, top=2, seeds=2)
+    (found,) = longer_runs(folder)
+    baseline, longer, shorter = found.rows
+    assert (baseline.trial, longer.trial, shorter.trial) == (0, 1, 2) and baseline.context == ""
+    assert query(folder, "SELECT COUNT(*) FROM promotions WHERE trial = 0 AND window_bpb = val_bpb") == [(2,)]
+    own, fixed = (fmean(getattr(r, f"{name}_bpb") for r in folder.store.promoted_runs() if r.trial == 1)
+                  for name in ("val", "window"))  # fmt: skip
+    assert longer.context.startswith(f"scored at the baseline's window of 256: {fixed:.4f} ± 0.")
+    assert ", a gain over the baseline there of -0.0" in longer.context
+    assert f"; at its own 512: {own:.4f} ± 0." in longer.context
+    assert shorter.context.startswith("scored at its own window of 128, not at the baseline's 256")
+    text = shown(folder)
+    assert "Trial 1 was scored at the baseline's window of 256: " in found.sentence and found.sentence[:60] in text
+    assert len(re.findall(r"trial 1 seed \d+: val_bpb \d\.\d{4} \(\d\.\d{4} in windows of 256 tokens\)", said)) == 2
+    assert said.count("in windows of") == 2, "the others have no second score"
+    to_json(longer_runs(folder))
 
 
 def test_its_runs_are_longer_score_the_test_text_and_share_seeds_that_the_search_never_had(folder: StudyFolder) -> None:

@@ -93,6 +93,19 @@ def _cells(tab: Any, table: str) -> list[list[str]]:
     return [[_plain(cell) for cell in row] for row in tab.eval_on_selector_all(f"{table} tbody tr", rows)]
 
 
+def test_gain_is_drawn_against_compute_where_runs_took_more_or_less(tab: Any, tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "home")
+    run_study(folder, [change("n_layer", 6), change("n_layer", 3), change("beta1", 0.55)], workers=1)
+    _open(tab, write_report(folder).as_uri())
+    chart = tab.locator("[data-chart=compute]")
+    points = chart.locator("svg [aria-roledescription=point]")
+    assert points.count() == 3, "the baseline and two that are complete"
+    assert {"0.8 x", "1 x", "1.5 x"} <= set(chart.locator("svg text").all_text_contents())
+    assert [row[6] for row in _cells(tab, "#trials")] == ["-", "1.50 x", "0.750 x", "-"]
+    points.nth(1).click()
+    assert "a run took 200,000 tokens, " in _plain(_shown(tab, 1).inner_text())
+
+
 def test_every_section_is_drawn_from_a_file_without_any_complaint(tab: Any, report: str, told: ReportFacts) -> None:
     _open(tab, report)
     headline = tab.inner_text("#headline p >> nth=0")
@@ -101,6 +114,7 @@ def test_every_section_is_drawn_from_a_file_without_any_complaint(tab: Any, repo
     assert "narrowing" in tab.inner_text("#verdict").lower()
     for chart in ("best", "best_by_energy", "curves", "lineage", "wall", "energy", "repeats"):
         assert tab.locator(f"[data-chart={chart}] svg path").count() > 3, chart
+    assert tab.locator("[data-chart=compute]").is_hidden(), "all runs took the same"
     assert tab.locator("#coverage figure svg").count() == len(told.knobs) == 7
     assert tab.inner_text("#untouched").startswith("Never turned: d_model, ")
     assert tab.locator("#promotions tbody tr").count() == 5
@@ -124,7 +138,7 @@ def test_the_page_prints_the_texts_of_the_facts_typeset(tab: Any, report: str, t
     row = next(row for row in _cells(tab, "#trials") if row[0] == "5")
     kept = told.trials[5]
     assert row[2:] == [
-        kept.change, kept.score, str(kept.n_runs), kept.better, kept.proposer, kept.time, kept.energy,
+        kept.change, kept.score, str(kept.n_runs), kept.better, kept.times, kept.proposer, kept.time, kept.energy,
     ]  # fmt: skip
     worse = tab.inner_text(f"#trials tr[data-trial='{OUTLIER}']")
     assert "\u2212" in worse and "\u00a0\u00b1\u00a0" in worse, "a real minus; a score stays on its line"

@@ -58,7 +58,8 @@ def test_tensorboard_shows_every_closed_trial_as_the_database_has_it(tmp_path: P
     assert 3 not in scalars["recipe/lr"], "a blocked proposal has no recipe"
     assert "recipe/precision" not in scalars
     assert scalars["incumbent_val_bpb"][4] < scalars["incumbent_val_bpb"][0]
-    assert scalars["tokens_per_second"][0] == 200_000
+    assert scalars["tokens_per_second"][0] == scalars["tokens"][0] == 200_000
+    assert scalars["flops"][0] == pytest.approx(200_000 * 4e6)
     runs, joules = query(folder, "SELECT COUNT(*), SUM(energy_joules) FROM runs WHERE trial = 2")[0]
     assert scalars["seconds"][2] == pytest.approx(1.1 * runs)
     assert scalars["energy_joules"][2] == pytest.approx(joules)
@@ -73,7 +74,7 @@ def test_the_names_that_trackers_get_stay_as_they_are(tmp_path: Path) -> None:
     values = [measured(evidence, trial).values() for trial in evidence.trials]
     always = {"n_runs", "study_kwh", "outcome", "incumbent_val_bpb"}
     spent = {"energy_joules", "seconds"}
-    scored = {"val_bpb", "val_bpb_half_interval", "tokens_per_second"}
+    scored = {"val_bpb", "val_bpb_half_interval", "tokens_per_second", "tokens", "flops"}
     knobs = {f"recipe/{knob}" for knob in folder.menu.knobs if knob != "precision"}
     assert values[0].keys() == always | spent | scored | knobs
     assert values[1].keys() == always | spent | scored | knobs | {"improvement"}

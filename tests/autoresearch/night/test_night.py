@@ -196,3 +196,11 @@ def test_the_daemon_runs_its_window_and_stops_when_told(home: Home) -> None:
     home.command("stop", "mine")
     rest, _ = process.communicate()
     assert process.returncode == 0 and "daemon stopped" in rest
+
+
+def test_a_study_that_must_compile_and_cannot_ends_before_it_begins(home: Home) -> None:
+    create_study(home.path, "must", "cpu-nano", look("cpu"), {"data.source": "stdlib", "compile": True}).store.close()
+    home.env |= {"CXX": "/nowhere/g++"}
+    (line,) = [line for line in home.command("run", "must", code=2).splitlines() if "compile is true" in line]
+    assert "No working C++ compiler found" in line and "apt install g++" in line and 'set compile = "auto"' in line
+    assert not list((home.path / "must" / "runs").glob("*"))

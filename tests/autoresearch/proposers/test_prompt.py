@@ -36,6 +36,12 @@ def test_every_rule_of_the_menu_is_shown_with_its_reason() -> None:
         assert f"- {constraint.expr}  ({constraint.doc})" in text
 
 
+def test_a_bound_on_compute_is_one_of_the_rules() -> None:
+    bound = replace(history(), menu=replace(MENU, max_compute_ratio=1.5))
+    rule = "- a run takes at most 1.5 times the FLOPs of the baseline's\n"
+    assert render(bound).replace(rule, "") == render(history()) != render(bound)
+
+
 def test_budget_and_noise_are_said_where_they_are_known() -> None:
     text = render(history())
     assert "Budget: 200,000 tokens a run. Run-to-run deviation of val_bpb: 0.0200." in text

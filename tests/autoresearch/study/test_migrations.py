@@ -93,3 +93,58 @@ def test_a_new_database_has_the_table_that_an_upgraded_one_has(old: Path, tmp_pa
     )
     assert new.startswith(CREATED) and upgraded.replace(", mood TEXT", "") == new
     assert len(re.findall("cancelled", new)) == 1
+
+
+def test_old_runs_get_their_flops_from_what_was_measured_and_none_where_nothing_was(old: Path) -> None:
+    per_token, speed, peak = 6_291_456, 18_123.7, 4.1e11
+    sql = f"""
+        UPDATE runs SET state = 'complete', val_bpb = 2.5, tokens = 198656, tokens_per_second = {speed},
+            peak_flops = {peak}, mfu = {per_token * speed / peak!r} WHERE seed = 1"""
+    fetch(old, sql)
+    fetch(old, "UPDATE runs SET tokens = 2048 WHERE seed = 2")
+    store = Store(old)
+    assert [run.flops for run in store.runs()] == [None, per_token * 198_656, None]
+    store.close()
+
+
+BEFORE_WINDOWS = (*OLDER, "m005_cancelled_runs", "m006_logical_time", "m007_menu_text")
+
+
+@pytest.mark.parametrize("source", [None, '{"format": "jsonl"}'])
+def test_older_runs_in_the_baselines_windows_have_their_score_at_the_fixed_one(
+    tmp_path: Path, source: str | None
+) -> None:
+    database = migrate(tmp_path / "study.db", *BEFORE_WINDOWS)
+    database.execute(
+        "INSERT INTO studies (id, name, created_at, settings, menu_sha256, incumbent, incumbent_commit, control, "
+        "source) VALUES (1, 'one', '2026-01-01T00:00:00.000Z', '{}', '0', 0, 'c0ffee', 'run', ?)",
+        [source],
+    )
+    recipes = ('{"seq_len": 256}', '{"seq_len": 256, "lr": 1}', '{"seq_len": 512}', '{"seq_len": 128}', "{}")
+    for number, recipe in enumerate(recipes):
+        database.execute(
+            "INSERT INTO trials (number, proposer, changes, recipe, hypothesis, state, reason, n_runs, started_at) "
+            "VALUES (?, 'tpe', '{}', ?, '', 'running', '', 0, '2026-01-01T00:00:00.000Z')",
+            [number, recipe],
+        )
+        for seed, score in enumerate((2.5 + number, None)):
+            database.execute(
+                "INSERT INTO runs (trial, seed, purpose, state, attempts, message, val_bpb) "
+                "VALUES (?, ?, 'reference', ?, 1, '', ?)",
+                [number, seed, "failed" if score is None else "complete", score],
+            )
+        database.execute(
+            "INSERT INTO promotions (trial, factor, seed, state, message, val_bpb, energy_joules, energy_source, "
+            "curve, finished_at) VALUES (?, 8, 1000, 'complete', '', ?, 1, 'rapl', '[]', '2026-01-01T00:00:00.000Z')",
+            [number, 2.4 + number],
+        )
+    database.conn.commit()
+    database.close()
+
+    Store(tmp_path / "study.db").close()
+
+    known = [] if source else [(0, 2.5), (1, 3.5)]
+    scored = "SELECT trial, window_bpb FROM runs WHERE window_bpb IS NOT NULL ORDER BY trial"
+    assert fetch(tmp_path / "study.db", scored) == known
+    promoted = "SELECT trial, window_bpb FROM promotions WHERE window_bpb IS NOT NULL ORDER BY trial"
+    assert fetch(tmp_path / "study.db", promoted) == ([] if source else [(0, 2.4), (1, 3.4)])

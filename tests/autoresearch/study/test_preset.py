@@ -83,6 +83,21 @@ def test_five_steps_must_be_left_after_warmup() -> None:
     assert verdict.rail == "cross" and "budget_steps = 24" in verdict.reason
 
 
+def test_the_large_presets_budget_buys_sixty_steps_of_its_baseline() -> None:
+    for name in ("gpt-354m", "gpt-354m-wide"):
+        preset = load_preset(name)
+        assert preset.settings.whole_budget == {"tokens": 983_040}
+        assert rails.budget_steps(preset.recipe, rails.Limits(preset.settings.whole_budget)) == 60
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_preset_bounds_compute_by_itself_and_all_take_a_bound(name: str) -> None:
+    preset = load_preset(name)
+    assert preset.menu.max_compute_ratio is None
+    bound = rails.load_menu(f"max_compute_ratio = 1.5\n{preset.menu_text}")
+    assert (bound.knobs, bound.max_compute_ratio) == (preset.menu.knobs, 1.5)
+
+
 @pytest.mark.parametrize(("name", "millions"), [("gpt-354m", 354.6), ("cpu-nano", 1.08)])
 def test_the_presets_have_their_stated_size(name: str, millions: float) -> None:
     preset = load_preset(name)

@@ -46,6 +46,7 @@ def test_before_the_first_run_another_text_is_prepared_anew(small: StudyFolder) 
         ("vocab_size = 300", "vocab_size = 310", "data"),
         ("seed = 0", "seed = 1", "seed"),
         ('compile = "auto"', "compile = true", "compile"),
+        ("repeatable = true", "repeatable = false", "repeatable"),
         ('backend = "torch"', 'backend = "megatron"', "backend"),
     ],
 )
@@ -92,7 +93,7 @@ def test_after_the_first_run_other_settings_may_change(small: StudyFolder) -> No
 
 def test_a_study_made_before_there_was_a_setting_had_its_default(small: StudyFolder) -> None:
     made_with = json.loads(small.store.study()["settings"])
-    del made_with["compile"], made_with["data_parallel"]
+    del made_with["compile"], made_with["data_parallel"], made_with["repeatable"]
     small.store.settle(json.dumps(made_with), forget_data=False)
     small.store.queue_runs([(0, 0, "reference")])
     assert small.prepare_data()

@@ -23,6 +23,7 @@ from autoresearch.config import LimitSettings
 from autoresearch.sweep import measure as envelope
 from autoresearch.sweep.command import make_grid, sweep
 from autoresearch.sweep.measure import Grid
+from autoresearch.workers import process
 from autoresearch.workers.machine import Machine
 from trainer.data import manifest_of
 
@@ -102,7 +103,7 @@ def run_command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 def test_the_real_trainer_is_swept_and_what_fails_is_a_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("autoresearch.workers.machine.look", lambda: MACHINE)
+    monkeypatch.setattr("autoresearch.workers.machine.look", lambda **_: MACHINE)
     numbers = random.Random(0)
     text = tmp_path / "text.jsonl"
     text.write_text("".join(f'{{"text": "{[numbers.randrange(1000) for _ in range(100)]}"}}\n' for _ in range(1200)))
@@ -173,7 +174,7 @@ def test_random_tokens_need_no_text_but_the_vocabulary_of_the_preset(measured: M
 def test_a_killed_worker_is_out_of_memory_only_if_the_kernel_says_so(
     measured: Measure, monkeypatch: pytest.MonkeyPatch, kills: Iterator[int], outcome: str, reason: str
 ) -> None:
-    monkeypatch.setattr(envelope, "oom_kills", lambda: next(kills))
+    monkeypatch.setattr(process, "oom_kills", lambda: next(kills))
     before, killed, after = measured(nano("2,4,6"))
     assert killed["outcome"] == outcome and reason in killed["reason"]
     assert before["outcome"] == after["outcome"] == "ok", "the sweep goes on with another worker"
@@ -217,6 +218,12 @@ def test_the_points_of_another_preset_are_what_its_menu_offers() -> None:
     assert not grid.compile and grid.rounds == 3
 
 
+def test_a_sweep_measures_numbers_that_repeat_unless_asked_not_to() -> None:
+    asked = [None, True, False]
+    grids = [make_grid("cpu-nano", MACHINE, steps=5, repeatable=repeatable) for repeatable in asked]
+    assert [grid.settings.repeatable for grid in grids] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -241,7 +248,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("autoresearch.workers.machine.look", lambda: MACHINE)
+    monkeypatch.setattr("autoresearch.workers.machine.look", lambda **_: MACHINE)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "something").touch()
     assert run_command(arguments, monkeypatch) == 2

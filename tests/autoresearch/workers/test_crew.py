@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from launching import DIES, DIES_ONCE, DIVERGES, WAITS, pid, request
 from studies import STUB
 
 from autoresearch.config import EnergySettings
+from autoresearch.workers import process
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.energy import Energy
 from autoresearch.workers.launcher import Progress
@@ -102,6 +105,16 @@ def test_attempts_of_another_night_do_not_count(launcher: LocalLauncher, tmp_pat
 def test_whoever_measures_recipes_hears_of_the_first_death(launcher: LocalLauncher, tmp_path: Path) -> None:
     (end,) = Runs(tmp_path, a=DIES_ONCE).work(Crew(launcher, max_attempts=1))
     assert isinstance(end, Ended) and end.result.failure == "worker_died"
+
+
+def test_a_run_that_the_kernel_killed_is_not_tried_again(
+    launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "oom_kills", lambda: None)
+    crew: Crew[str] = Crew(launcher)
+    assert len(list(crew.hand_out(Runs(tmp_path, a=WAITS).next))) == 1
+    os.kill(pid(tmp_path / "a"), signal.SIGKILL)
+    assert ended(crew).result.failure == "out_of_memory"
 
 
 def test_a_failed_run_is_not_tried_again(launcher: LocalLauncher, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from autoresearch.workers import machine
+from autoresearch.workers import nvml
 from autoresearch.workers.doctor import MIN_FREE_BYTES, Finding, examine
+from autoresearch.workers.probe import ask
 
-EVERYTHING = ["Python", "git", "disk", "device", "torch", "energy", "language model"]
+EVERYTHING = ["Python", "git", "disk", "device", "torch", "torch.compile", "energy", "language model"]
 
 
 LIGHT_TORCH = "__version__ = '2.13.0'"
@@ -44,6 +45,7 @@ def test_a_healthy_machine_has_nothing_to_mend(tmp_path: Path, monkeypatch: pyte
     assert "megatron-core" in findings["torch"].found and "transformer-engine" in findings["torch"].found
     assert findings["energy"].found in ("source: nvml", "source: rapl", "source: estimate")
     assert findings["language model"].found.startswith("none configured")
+    assert findings["torch.compile"].found.startswith("not tried: on a CPU")
 
 
 def test_without_git_there_is_no_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +71,31 @@ def test_a_torch_that_does_not_import_is_found_with_its_last_word(
 
 
 def test_a_gpu_that_torch_cannot_use_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "nvidia_gpus", lambda: [("a GPU from the day after tomorrow", 2**37)])
+    monkeypatch.setattr(nvml, "is_there", lambda: True)
+    ask.cache_clear()
     put_torch(tmp_path, monkeypatch, "raise RuntimeError('no kernel image for this device')")
     device = found(tmp_path)["device"]
     assert not device.fine
     assert "torch cannot use it (RuntimeError: no kernel image for this device)" in device.found
+
+
+def test_a_gpu_is_shown_with_its_compiler_and_its_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"name": "NVIDIA GB10", "memory_bytes": 2**37, "is_integrated": True, "uuid": "dddd-3"}
+    answer = {"gpus": [gpu], "precisions": ["fp32", "bf16"], "refused": {}, "compile_fault": "no g++; install g++"}
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "__init__.py").touch()
+    (tmp_path / "trainer" / "capability.py").write_text(f"import json\nprint(json.dumps({answer!r}))\n")
+    put_torch(tmp_path, monkeypatch, LIGHT_TORCH)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nvml, "is_there", lambda: True)
+    ask.cache_clear()
+    findings = found(tmp_path)
+    ask.cache_clear()
+    assert findings["device"].found == "1 x NVIDIA GB10 (cuda, memory shared with the system), fp32, bf16"
+    assert findings["torch.compile"] == Finding(
+        "torch.compile", "does not work, so runs go without: no g++; install g++"
+    )
+    assert findings["energy"].found == "source: estimate, from energy.gpu_watts: NVML tells nothing of this GPU"
 
 
 def test_a_language_model_that_is_set_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,14 @@ from types import SimpleNamespace
 import psutil
 import pynvml
 import pytest
+from studies import wait_until
 
 from autoresearch.config import EnergySettings
 from autoresearch.workers import energy, nvml
 from autoresearch.workers.energy import Energy, EnergyMeter
 
 SETTINGS = EnergySettings(watts_per_core=10.0, gpu_watts=300.0)
+UUIDS = ("aaaa-0", "bbbb-1")  # as torch tells them, of cuda:0 and cuda:1
 
 
 class Counters:
@@ -38,7 +41,7 @@ class Counters:
         self.zone("intel-rapl:1", "package-1", second)
 
     def meter(self) -> EnergyMeter:
-        return EnergyMeter(SETTINGS, self.rapl)
+        return EnergyMeter(SETTINGS, UUIDS, self.rapl)
 
     def process(self, pid: int) -> SimpleNamespace:
         if pid not in self.workers:
@@ -62,23 +65,47 @@ def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counters:
     return counters
 
 
-@pytest.fixture
-def gpus(counters: Counters, monkeypatch: pytest.MonkeyPatch) -> dict[int, float | None]:
-    """GPU index -> joules on its counter; None for a card that has none."""
-    found: dict[int, float | None] = {0: 1000.0, 1: 5000.0}
+class Cards:
+    """NVML with two cards, whose counters and power a test sets; None: the card has none. Handles are their numbers."""
 
-    def millijoules(handle: int) -> int:
-        joules = found[handle]
-        if joules is None:
+    def __init__(self) -> None:
+        self.joules: dict[int, float | None] = {0: 1000.0, 1: 5000.0}
+        self.watts: dict[int, float | None] = {0: None, 1: None}
+        self.sliced: set[int] = set()
+
+    def by_uuid(self, uuid: str) -> int:
+        if uuid.removeprefix("GPU-") not in UUIDS:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return UUIDS.index(uuid.removeprefix("GPU-"))
+
+    def mig_mode(self, card: int) -> list[int]:
+        if card == 1:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return int(joules * 1000)
+        return [int(card in self.sliced), 0]
 
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    def millijoules(self, card: int) -> int:
+        return thousandths(self.joules[card])
+
+    def milliwatts(self, card: int) -> int:
+        return thousandths(self.watts[card])
+
+
+def thousandths(value: float | None) -> int:
+    if value is None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return int(value * 1000)
+
+
+@pytest.fixture
+def cards(counters: Counters, monkeypatch: pytest.MonkeyPatch) -> Cards:
+    cards = Cards()
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: len(found))
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", millijoules)
-    return found
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", cards.by_uuid)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMigMode", cards.mig_mode)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", cards.millijoules)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerUsage", cards.milliwatts)
+    return cards
 
 
 def test_the_packages_are_shared_by_processor_time(counters: Counters) -> None:
@@ -152,7 +179,7 @@ def test_a_counter_that_fails_gives_an_estimate_from_processor_time(
 ) -> None:
     counters.packages(200_000.0, 100.0)
     meter = counters.meter()
-    assert meter.sources == ["rapl", "estimate"]
+    assert meter.source() == "rapl"
     meter.start("a", None, ())
     trouble(counters)
     counters.cpu["user"] = 20.0
@@ -161,7 +188,7 @@ def test_a_counter_that_fails_gives_an_estimate_from_processor_time(
 
 def test_without_any_counter_there_is_an_estimate(counters: Counters) -> None:
     meter = counters.meter()
-    assert meter.sources == ["estimate"]
+    assert meter.source() == meter.source([0]) == "estimate"
     meter.start("a", None, ())
     assert meter.stop("a", None, (), cpu_seconds=4.0) == Energy(40.0, "estimate")
 
@@ -190,60 +217,158 @@ def test_a_worker_that_was_killed_counts_as_busy_until_then(counters: Counters) 
     assert meter.stop("a", 42, (), cpu_seconds=None) == Energy(80.0, "estimate")
 
 
-def test_a_gpus_own_counter_gives_joules(counters: Counters, gpus: dict[int, float | None]) -> None:
+def test_a_gpus_own_counter_gives_joules(counters: Counters, cards: Cards) -> None:
     counters.packages(7.0, 3.0)
     meter = counters.meter()
-    assert meter.sources == ["nvml", "rapl", "estimate"]
+    assert (meter.source(), meter.source([0]), meter.source([0, 1])) == ("rapl", "nvml", "nvml")
     meter.start("a", None, (0,))
     meter.start("b", None, (1,))
-    gpus |= {0: 1250.5, 1: 5100.0}
+    cards.joules |= {0: 1250.5, 1: 5100.0}
     assert meter.stop("a", None, (0,), cpu_seconds=4.0) == Energy(250.5, "nvml")
     assert meter.stop("b", None, (1,), cpu_seconds=4.0) == Energy(100.0, "nvml")
+    meter.start("both", None, (0, 1))
+    cards.joules |= {0: 1260.5, 1: 5130.0}
+    assert meter.stop("both", None, (0, 1), cpu_seconds=4.0) == Energy(40.0, "nvml")
 
 
-def test_a_run_on_the_processor_is_not_charged_the_gpu(counters: Counters, gpus: dict[int, float | None]) -> None:
+def test_runs_that_share_a_gpu_divide_its_energy_moment_by_moment(counters: Counters, cards: Cards) -> None:
+    meter = counters.meter()
+    meter.start("a", None, (0,))
+    cards.joules[0] = 1100.0  # a alone
+    meter.start("b", None, (0,))
+    cards.joules[0] = 1160.0  # together
+    assert meter.stop("a", None, (0,), cpu_seconds=4.0) == Energy(130.0, "nvml")
+    cards.joules[0] = 1170.0  # b alone
+    assert meter.stop("b", None, (0,), cpu_seconds=4.0) == Energy(40.0, "nvml")
+
+
+def test_a_run_on_the_processor_is_not_charged_the_gpu(counters: Counters, cards: Cards) -> None:
     meter = counters.meter()
     meter.start("a", None, ())
-    gpus[0] = 99_999.0
+    cards.joules[0] = 99_999.0
     assert meter.stop("a", None, (), cpu_seconds=4.0) == Energy(40.0, "estimate")
 
 
 @pytest.mark.parametrize("before, after", [(None, None), (1000.0, None), (1000.0, 3.0)], ids=["none", "lost", "reset"])
 def test_a_gpu_without_a_counter_is_estimated_from_wall_time(
-    counters: Counters, gpus: dict[int, float | None], before: float | None, after: float | None
+    counters: Counters, cards: Cards, before: float | None, after: float | None
 ) -> None:
-    gpus[0] = before
+    cards.joules[0] = before
     meter = counters.meter()
     meter.start("a", None, (0,))
-    gpus[0], counters.seconds = after, 2.0
+    cards.joules[0], counters.seconds = after, 2.0
     assert meter.stop("a", None, (0,), cpu_seconds=4.0) == Energy(600.0, "estimate")
 
 
-def test_the_counter_is_that_of_the_card_the_worker_sees(
-    counters: Counters, gpus: dict[int, float | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With CUDA_VISIBLE_DEVICES=1 the worker's cuda:0 is the driver's card 1."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+def test_runs_that_share_a_gpu_without_a_counter_share_its_estimate(counters: Counters) -> None:
     meter = counters.meter()
     meter.start("a", None, (0,))
-    gpus[0], gpus[1] = 9000.0, 5250.0
+    meter.start("b", None, (0,))
+    counters.seconds = 2.0
+    assert meter.stop("a", None, (0,), cpu_seconds=4.0) == Energy(300.0, "estimate")
+    counters.seconds = 3.0
+    assert meter.stop("b", None, (0,), cpu_seconds=4.0) == Energy(600.0, "estimate")
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Power is read when a run begins and ends only."""
+    monkeypatch.setattr(energy, "SAMPLE_SECONDS", 3600.0)
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_a_gpu_that_tells_its_power_alone_has_it_integrated(counters: Counters, cards: Cards) -> None:
+    cards.joules[0], cards.watts[0] = None, 100.0
+    meter = counters.meter()
+    assert (meter.source([0]), meter.source([0, 1])) == ("nvml power", "nvml power")
+    counters.seconds = 50.0
+    meter.start("a", None, (0,))
+    counters.seconds, cards.watts[0] = 52.0, 300.0
+    meter.start("b", None, (0,))  # a alone: 2 s, from 100 W to 300 W
+    counters.seconds, cards.watts[0] = 53.0, 200.0
+    assert meter.stop("a", None, (0,), cpu_seconds=4.0) == Energy(400.0 + 125.0, "nvml power")
+    counters.seconds = 54.0
+    assert meter.stop("b", None, (0,), cpu_seconds=4.0) == Energy(125.0 + 200.0, "nvml power")
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_power_that_is_lost_on_the_way_gives_an_estimate(counters: Counters, cards: Cards) -> None:
+    cards.joules[0], cards.watts[0] = None, 100.0
+    meter = counters.meter()
+    meter.start("a", None, (0,))
+    counters.seconds, cards.watts[0] = 2.0, None
+    assert meter.stop("a", None, (0,), cpu_seconds=4.0) == Energy(600.0, "estimate")
+
+
+def test_power_is_read_while_a_run_is_in_flight_and_not_longer(
+    counters: Counters, cards: Cards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[float] = []
+
+    def milliwatts(card: int) -> int:
+        counters.seconds += 1.0
+        read.append(counters.seconds)
+        return 100_000
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerUsage", milliwatts)
+    monkeypatch.setattr(energy, "SAMPLE_SECONDS", 0.005)
+    cards.joules[0] = None
+    meter = counters.meter()
+    for run in "ab":
+        already = len(read)
+        meter.start(run, None, (0,))
+        wait_until(lambda already=already: len(read) > already + 5)  # type: ignore[misc]
+        found = meter.stop(run, None, (0,), cpu_seconds=4.0)
+        assert found.source == "nvml power" and found.joules >= 500.0
+        wait_until(lambda: not any(thread.name == "power" for thread in threading.enumerate()))
+
+
+def test_a_slice_of_a_card_is_not_charged_its_neighbours(counters: Counters, cards: Cards) -> None:
+    """With MIG the counter is the whole card's, and a slice's own UUID is that of no card."""
+    cards.sliced.add(0)
+    cards.watts[0] = 100.0
+    for meter in (counters.meter(), EnergyMeter(SETTINGS, ["a slice"], counters.rapl)):
+        assert meter.source([0]) == "estimate"
+        meter.start("a", None, (0,))
+        cards.joules[0] = 9000.0
+        counters.seconds += 2.0
+        assert meter.stop("a", None, (0,), cpu_seconds=4.0) == Energy(600.0, "estimate")
+
+
+def test_the_counter_is_that_of_the_card_the_worker_sees(counters: Counters, cards: Cards) -> None:
+    """With CUDA_VISIBLE_DEVICES=1 the worker's cuda:0 is the driver's card 1."""
+    meter = EnergyMeter(SETTINGS, UUIDS[1:], counters.rapl)
+    meter.start("a", None, (0,))
+    cards.joules |= {0: 9000.0, 1: 5250.0}
     assert meter.stop("a", None, (0,), cpu_seconds=1.0) == Energy(250.0, "nvml")
 
 
-@pytest.mark.parametrize(("visible", "cards"), [(None, [0, 1]), ("", []), ("1,0", [1, 0]), ("1,7,0", [1]), ("x", [])])
-def test_visible_devices_are_those_of_cuda(
-    gpus: dict[int, float | None], monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: list[int]
+@pytest.mark.parametrize(
+    ("visible", "there"),
+    [
+        (None, True),
+        ("", False),
+        ("-1", False),
+        ("NoDevFiles", False),
+        ("1,0", True),
+        ("GPU-8932f937", True),
+        ("7", True),
+    ],
+)
+def test_a_gpu_is_there_unless_it_is_hidden(
+    cards: Cards, monkeypatch: pytest.MonkeyPatch, visible: str | None, there: bool
 ) -> None:
-    def card(index: int) -> int:
-        if index not in gpus:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return index
-
-    def no_such_uuid(name: str) -> int:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", card)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", no_such_uuid)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert nvml.handles() == cards
+    assert nvml.is_there() is there
+
+
+def test_without_a_driver_only_a_jetson_has_a_gpu(
+    counters: Counters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(nvml, "JETSON", tmp_path / "nv_tegra_release")
+    assert not nvml.is_there()
+    nvml.JETSON.touch()
+    assert nvml.is_there()

@@ -127,6 +127,20 @@ def test_a_worker_that_dies_is_reported_with_its_exit_code(start: Start, tmp_pat
     assert f"exit code {code}" in finished(launcher).result.message
 
 
+@pytest.mark.parametrize(
+    ("kills", "failure"),
+    [([4, 4, 5], "out_of_memory"), ([4, 4, 4], "worker_died"), ([None] * 3, "out_of_memory")],
+    ids=["the kernel's", "somebody's", "nobody counts"],
+)
+def test_a_worker_that_the_kernel_killed_ran_out_of_memory(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: list[int | None], failure: str
+) -> None:
+    monkeypatch.setattr(process, "oom_kills", iter(kills).__next__)
+    launcher = start("os.kill(os.getpid(), 9)")
+    submit(launcher, tmp_path)
+    assert finished(launcher).result.failure == failure
+
+
 def test_a_worker_that_dies_between_runs_costs_no_run(start: Start, tmp_path: Path) -> None:
     once = """
         complete(request, device=str(os.getpid()))
