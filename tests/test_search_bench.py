@@ -75,9 +75,9 @@ def test_recorded_runs_come_back_from_the_table_as_they_were(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_simulated_night_finds_what_is_there_and_repeats(workers: int) -> None:
-    first, again = (night.simulate(Valley(), RandomProposer(), 5, 60, workers) for _ in range(2))
+    first, again = (night.simulate(Valley(), RandomProposer(), 5, 160, workers) for _ in range(2))
     assert first == again
-    assert [standing.runs for standing in first] == list(range(1, 61))
+    assert [standing.runs for standing in first] == list(range(1, 161))
     assert first[0].recipe == PRESET.recipe and truth(first[-1].recipe) < truth(PRESET.recipe)
     assert first[-1].worker_seconds > first[0].worker_seconds > 0
 
@@ -93,7 +93,7 @@ def test_a_night_on_paper_makes_the_commits_that_git_makes(monkeypatch: pytest.M
 
         monkeypatch.setattr(night, "PaperRepository", repository)
         proposer: Proposer = Watched()
-        night.simulate(Valley(), proposer, 5, 60, 1)
+        night.simulate(Valley(), proposer, 5, 160, 1)
         return found
 
     on_paper, in_git = commits(night.PaperRepository), commits(Workspace)

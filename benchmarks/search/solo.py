@@ -161,8 +161,9 @@ def _optuna(space: Space, ledger: Ledger, sampler: optuna.samplers.BaseSampler) 
         asked = study.ask(distributions)
         recipe = {name: _value(knob, asked.params[name]) for name, knob in space.knobs.items()}
         score = ledger.run(recipe, ledger.night) if space.allows(recipe) else None
-        # What is not allowed or failed is infeasible: passed over in silence, TPE would propose it for ever.
-        asked.set_constraint(ALLOWED, 1.0 if score is None else 0.0)
+        if isinstance(sampler, optuna.samplers.TPESampler):
+            # What is not allowed or failed is infeasible: passed over in silence, TPE would propose it for ever.
+            asked.set_constraint(ALLOWED, 1.0 if score is None else 0.0)
         if score is None:
             study.tell(asked, state=optuna.trial.TrialState.PRUNED)
         else:
