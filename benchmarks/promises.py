@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -214,6 +215,7 @@ COVERED = (
 )
 COVERED_TRIALS = 28  # of a night: a CPU's, or a night of long runs
 GAINS = (0.5, 1.0, 1.5, 2.0, 3.0)
+POWER_TRIALS = (1, 28)
 
 
 @dataclass(frozen=True)
@@ -269,13 +271,15 @@ def coverage(nights: Nights, count: int) -> Table:
 def power(nights: Nights, trials: int) -> Table:
     """How surely a gain is found, and for how many runs, the reference's own counted."""
     rows = []
-    for gain in GAINS:
-        told = nights(World(f"{gain:g}", gain=gain), 1, trials)
+    for length, gain in product(POWER_TRIALS, GAINS):
+        told = nights(World(f"{gain:g}", gain=gain), length, trials // length)
         judged = [trial for each in told for trial in each.trials]
         kept = Share.of_facts(trial.kept for trial in judged)
         runs = sum(trial.runs + trial.reference_runs for trial in judged)
-        rows.append([f"{gain:g}", str(kept), f"{runs / len(judged):.1f}", f"{runs / max(1, kept.some):.1f}"])
-    return "Real gains, first trial of a night", ("deviations", "kept", "runs a trial", "runs a kept gain"), rows
+        figures = f"{runs / len(judged):.1f}", f"{runs / max(1, kept.some):.1f}"
+        rows.append([f"{gain:g}", f"{length}", str(kept), *figures])
+    heading = ("deviations", "trials a night", "kept", "runs a trial", "runs a kept gain")
+    return "Real gains, each over the incumbent of its moment", heading, rows
 
 
 class Nights:
