@@ -1,4 +1,4 @@
-"""What the study's numbers promise, held against nights whose truth is known: python benchmarks/promises.py
+"""What the study's numbers promise, held against nights whose truth is known: `python benchmarks/promises.py`.
 
 Simulates whole nights with the shipped decision and evidence code: a baseline of three seeds, then changes judged one
 by one against the incumbent of the moment, which gets runs of its own as the study loop asks for them. Says how often a
