@@ -30,6 +30,8 @@ from .table import PRESET, recorded
 
 VAL_POINTS = 4
 RUN_SECONDS = 900
+# What these say is said of the machine, not of the recipe: such a run is done again in the next sitting.
+CUT_OFF = ("timed_out", "worker_died")
 
 
 class Records:
@@ -80,8 +82,12 @@ def main() -> None:
     launcher = LocalLauncher(["cpu"] * chosen.workers, preset.settings.energy, chosen.folder / "worker.log")
     try:
         for planned in rounds:
-            waiting = [run for run in planned if not records.has(run)]
+            if not (waiting := [run for run in planned if not records.has(run)]):
+                continue
             for run, result in _run(launcher, waiting, budget, str(data_dir), chosen.folder, ends):
+                if result["failure"] in CUT_OFF:
+                    print(f"{result['run_id']} is left for the next sitting: {result['message']}")
+                    continue
                 records.add({"kind": run.kind, "commit": commit, "recipe": run.recipe, **result})
             if not all(map(records.has, planned)):
                 break
