@@ -52,6 +52,7 @@ from trainer.flops import flops_per_token, peak_flops
 from trainer.memory import MemoryPeak
 from trainer.protocol import RunRequest
 from trainer.recipe import Recipe
+from trainer.repeatable import repeatable
 from trainer.run import device_named, execute
 from trainer.schedule import Schedule
 from trainer.training import STEPS_BETWEEN_READINGS, Losses
@@ -283,9 +284,6 @@ def _run_ours(contestant: str, request: RunRequest) -> Measurement:
 def _run_reference(contestant: str, request: RunRequest, perturbation: int) -> Measurement:
     recipe, device = Recipe.from_mapping(request.recipe), device_named(request.device)
     dataset, schedule = Dataset.open(request.data_dir), Schedule.of(request.budget, recipe)
-    if request.repeatable:  # of this process, which does nothing else
-        torch.use_deterministic_algorithms(True)
-        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  not in its type stubs
     vocab_size, steps = dataset.manifest.vocab_size, schedule.total_steps
     assert steps is not None
     start = TorchBackend().build(recipe, vocab_size, device, request.seed)
@@ -309,7 +307,8 @@ def _run_reference(contestant: str, request: RunRequest, perturbation: int) -> M
 
     learning_rates = [schedule.lr(step, step / steps) for step in range(steps)]
     batches = on_device(dataset.windows(request.seed, recipe.batch_size, recipe.seq_len), device)
-    train_reference(model, recipe, learning_rates, batches, STEPS_BETWEEN_READINGS[device.type], report)
+    with repeatable(request.repeatable, device):
+        train_reference(model, recipe, learning_rates, batches, STEPS_BETWEEN_READINGS[device.type], report)
     peak_bytes = peak.bytes()
     return Measurement(
         contestant,

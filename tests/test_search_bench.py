@@ -21,8 +21,9 @@ from autoresearch.proposers import Proposer
 from autoresearch.proposers.classic import RandomProposer
 from autoresearch.study.preset import load_preset
 from autoresearch.study.workspace import Workspace
+from autoresearch.workers.launcher import Finished
 from rails import Limits, Value, recipe_key, violations
-from trainer.protocol import RunResult
+from trainer.protocol import RunRequest, RunResult
 
 PRESET = load_preset("cpu-nano")
 LIMITS = Limits(budget=PRESET.settings.whole_budget, vocab_size=2048)
@@ -80,6 +81,20 @@ def test_a_simulated_night_finds_what_is_there_and_repeats(workers: int) -> None
     assert [standing.runs for standing in first] == list(range(1, 161))
     assert first[0].recipe == PRESET.recipe and truth(first[-1].recipe) < truth(PRESET.recipe)
     assert first[-1].worker_seconds > first[0].worker_seconds > 0
+
+
+def test_a_simulated_run_that_is_cancelled_ends_then_and_costs_no_more() -> None:
+    launcher = night.SimulatedLauncher(Valley(), 2, 0, lambda: PRESET.recipe)
+    for run_id in ("0000-0", "0000-1"):
+        launcher.submit(RunRequest(run_id, PRESET.recipe, 0, {"tokens": 1000}, "", ""), 60.0)
+    launcher.cancel("0000-1")
+    first, second = launcher.next_event(0.0), launcher.next_event(0.0)
+    assert isinstance(first, Finished) and isinstance(second, Finished)
+    assert [(each.run_id, each.result.state) for each in (first, second)] == [
+        ("0000-1", "cancelled"), ("0000-0", "complete"),
+    ]  # fmt: skip
+    assert launcher.worker_seconds == second.result.total_seconds
+    assert launcher.next_event(0.0) is None
 
 
 def test_a_night_on_paper_makes_the_commits_that_git_makes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,18 @@ class Standing:
     recipe: Recipe
 
 
+@dataclass(order=True)
+class _InFlight:
+    ends: float
+    number: int  # of two that end at once the first one submitted comes first
+    began: float = field(compare=False)
+    run_id: str = field(compare=False)
+    result: RunResult = field(compare=False)
+
+
 @dataclass
 class SimulatedLauncher:
-    """Ends runs in the order in which so many workers would; ends the night after `runs` of them."""
+    """Ends runs in the order in which so many workers would, on a clock of its own."""
 
     world: World
     capacity: int
@@ -60,25 +69,30 @@ class SimulatedLauncher:
     now: float = 0.0
     ended: int = 0
     worker_seconds: float = 0.0
-    _in_flight: list[tuple[float, int, RunRequest, RunResult]] = field(default_factory=list)
+    _in_flight: list[_InFlight] = field(default_factory=list)
     _submitted: int = 0
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         result = self.world.run(request.recipe, request.seed, self.night)
         self._submitted += 1
-        heapq.heappush(self._in_flight, (self.now + (result.total_seconds or 0.0), self._submitted, request, result))
+        ends = self.now + (result.total_seconds or 0.0)
+        heapq.heappush(self._in_flight, _InFlight(ends, self._submitted, self.now, request.run_id, result))
 
     def cancel(self, run_id: str) -> None:
-        raise NotImplementedError("no arm cancels runs")
+        for run in self._in_flight:
+            if run.run_id == run_id:
+                run.ends, run.result = self.now, RunResult(run_id, run.result.seed, "cancelled", message="cancelled")
+        heapq.heapify(self._in_flight)
 
     def next_event(self, timeout_seconds: float) -> Event | None:
         self.note()
         if not self._in_flight:
             return None
-        self.now, _, request, result = heapq.heappop(self._in_flight)
+        run = heapq.heappop(self._in_flight)
+        self.now = run.ends
         self.ended += 1
-        self.worker_seconds += result.total_seconds or 0.0
-        return Finished(request.run_id, result, Energy(0.0, "estimate"))
+        self.worker_seconds += run.ends - run.began
+        return Finished(run.run_id, run.result, Energy(0.0, "estimate"))
 
     def close(self) -> None: ...
 

@@ -120,11 +120,8 @@ def _tips() -> list[alt.Tooltip]:
 
 
 def _best(x: alt.X, height: int) -> Drawn:
-    colour, shape = _outcome()
     base = alt.Chart(TRIALS).encode(x=x)
     y = _frame("bits per byte, less is better", tickCount=6)
-    kept = "datum.outcome === 'keep' || datum.outcome === 'baseline'"
-    edge = base.transform_filter("datum.arrow")
     return alt.layer(
         base.mark_area(interpolate="step-after", style="band", opacity=0.13, clip=True).encode(
             y=alt.Y("best_low:Q"), y2="best_high:Q"
@@ -132,30 +129,12 @@ def _best(x: alt.X, height: int) -> Drawn:
         base.transform_filter("datum.best !== null")
         .mark_line(interpolate="step-after", style="best", strokeWidth=2, clip=True)
         .encode(y=alt.Y("best:Q")),
-        base.transform_filter("datum.val_bpb !== null && !datum.arrow")
-        .mark_rule(clip=True, strokeWidth=1.2)
-        .encode(
-            y=alt.Y("interval_low:Q"),
-            y2="interval_high:Q",
-            color=colour,
-            opacity=alt.condition(kept, alt.value(0.9), alt.value(alt.ExprRef("faint"))),
-        ),
-        base.transform_filter("!datum.arrow")
-        .mark_point(filled=True, cursor="pointer", opacity=1)
-        .encode(
-            y=y,
-            color=colour,
-            shape=shape,
-            size=alt.condition(kept, alt.value(95), alt.value(alt.ExprRef("dot"))),
-            tooltip=_tips(),
-        ),
-        edge.mark_text(fontSize=13, cursor="pointer").encode(y=y, text="arrow:N", color=colour, tooltip=_tips()),
+        *_outcomes(base, y, ("interval_low", "interval_high"), _tips(), "datum.val_bpb !== null && !datum.arrow"),
     ).properties(height=height)
 
 
 def _compute() -> Drawn:
     """Each scored trial by what a run of it took and what it gained, both against the baseline."""
-    colour, shape = _outcome()
     x = alt.X(
         "flops_over_baseline:Q",
         title="FLOPs of a run, over the baseline's",
@@ -166,18 +145,28 @@ def _compute() -> Drawn:
     )
     base = alt.Chart(TRIALS).encode(x=x)
     y = _frame("bits per byte better than the baseline", tickCount=6, format="+.2~f")
-    kept = "datum.outcome === 'keep' || datum.outcome === 'baseline'"
     tips = [*_tips(), alt.Tooltip("compute:N", title="compute")]
     zero = alt.Chart(alt.NamedData("zero"))
-    edge = base.transform_filter("datum.arrow")
     return alt.layer(
         zero.mark_rule(style="zero", strokeDash=[3, 3]).encode(y=alt.Y("y:Q")),
         zero.mark_rule(style="zero", strokeDash=[3, 3]).encode(x=alt.X("x:Q")),
-        base.transform_filter("!datum.arrow")
+        *_outcomes(base, y, ("gain_low", "gain_high"), tips, "!datum.arrow"),
+    ).properties(height=240)
+
+
+def _outcomes(
+    base: alt.Chart, y: alt.Y, interval: tuple[str, str], tips: list[alt.Tooltip], has_interval: str
+) -> list[alt.Chart]:
+    """Each trial as a point with its interval, or as an arrow at the edge that it lies beyond; keeps stand out."""
+    colour, shape = _outcome()
+    kept = "datum.outcome === 'keep' || datum.outcome === 'baseline'"
+    low, high = interval
+    return [
+        base.transform_filter(has_interval)
         .mark_rule(clip=True, strokeWidth=1.2)
         .encode(
-            y=alt.Y("gain_low:Q"),
-            y2="gain_high:Q",
+            y=alt.Y(f"{low}:Q"),
+            y2=f"{high}:Q",
             color=colour,
             opacity=alt.condition(kept, alt.value(0.9), alt.value(alt.ExprRef("faint"))),
         ),
@@ -190,8 +179,10 @@ def _compute() -> Drawn:
             size=alt.condition(kept, alt.value(95), alt.value(alt.ExprRef("dot"))),
             tooltip=tips,
         ),
-        edge.mark_text(fontSize=13, cursor="pointer").encode(y=y, text="arrow:N", color=colour, tooltip=tips),
-    ).properties(height=240)
+        base.transform_filter("datum.arrow")
+        .mark_text(fontSize=13, cursor="pointer")
+        .encode(y=y, text="arrow:N", color=colour, tooltip=tips),
+    ]
 
 
 def _effect(x: alt.X) -> Drawn:
