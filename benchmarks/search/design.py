@@ -19,10 +19,10 @@ Scores = Mapping[str, Sequence[float]]  # val_bpb of the complete runs so far, b
 SEED = 20261121
 BASELINE_SEEDS = 8
 SINGLE_POINTS = 6  # of a range; every choice of a list
-SPACE_POINTS = 280
+SPACE_POINTS = 200
 JOINT_POINTS = 160
-GOOD_ROUNDS, GOOD_PARENTS, GOOD_CHILDREN = 3, 24, 6
-REPEATED_BEST, REPEATED_REST = 60, 110
+GOOD_ROUNDS, GOOD_PARENTS, GOOD_CHILDREN = 2, 24, 6
+REPEATED_BEST, REPEATED_REST = 60, 100
 STEP = 0.12  # deviation of a small move, as a share of a knob's range
 
 
