@@ -55,7 +55,7 @@ def test_the_design_covers_the_menu_with_recipes_that_the_rails_allow() -> None:
             scores.setdefault(recipe_key(run.recipe), []).append(truth(run.recipe) + 0.001 * run.seed)
     recipes = {recipe_key(run.recipe): run.recipe for run in runs}
     seeds = {(recipe_key(run.recipe), run.seed) for run in runs}
-    assert len(seeds) >= 1000  # the rest are the runs of whole nights
+    assert len(seeds) >= 950  # the rest are the runs of whole nights
     assert sum(len({seed for key, seed in seeds if key == wanted}) > 1 for wanted in recipes) >= 150
     assert not any(violations(recipe, PRESET.menu, LIMITS) for recipe in recipes.values())
     for name, knob in PRESET.menu.knobs.items():
