@@ -49,10 +49,10 @@ class Design:
         singles = self._new("single", [self._base | {name: value} for name, value in self._single_values()])
         yield singles
         yield self._new("space", self._space())
+        yield [repeat for run in singles for repeat in _again(run, [1])]
         yield self._new("joint", self._joint())
         for number in range(GOOD_ROUNDS):
             yield self._good(number, scores())
-        yield [repeat for run in singles for repeat in _again(run, [1])]
         yield self._repeats(scores())
 
     def _good(self, number: int, scores: Scores) -> list[Planned]:
