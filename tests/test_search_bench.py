@@ -55,7 +55,7 @@ def test_the_design_covers_the_menu_with_recipes_that_the_rails_allow() -> None:
             scores.setdefault(recipe_key(run.recipe), []).append(truth(run.recipe) + 0.001 * run.seed)
     recipes = {recipe_key(run.recipe): run.recipe for run in runs}
     seeds = {(recipe_key(run.recipe), run.seed) for run in runs}
-    assert len(seeds) >= 950  # the rest are the runs of whole nights
+    assert len(seeds) >= 800  # the rest are the runs of whole nights
     assert sum(len({seed for key, seed in seeds if key == wanted}) > 1 for wanted in recipes) >= 150
     assert not any(violations(recipe, PRESET.menu, LIMITS) for recipe in recipes.values())
     for name, knob in PRESET.menu.knobs.items():
@@ -84,7 +84,7 @@ def test_a_simulated_night_finds_what_is_there_and_repeats(workers: int) -> None
 
 
 def test_a_simulated_run_that_is_cancelled_ends_then_and_costs_no_more() -> None:
-    launcher = night.SimulatedLauncher(Valley(), 2, 0, lambda: PRESET.recipe)
+    launcher = night.SimulatedLauncher(Valley(), 2, 0, lambda: (PRESET.recipe, None))
     for run_id in ("0000-0", "0000-1"):
         launcher.submit(RunRequest(run_id, PRESET.recipe, 0, {"tokens": 1000}, "", ""), 60.0)
     launcher.cancel("0000-1")
