@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from trainer.data import manifest_of, prepare
 from trainer.protocol import RunRequest
 
 from .design import Design, Planned
-from .table import PRESET, recorded
+from .space import PRESET
+from .table import recorded
 
 VAL_POINTS = 4
 RUN_SECONDS = 900
@@ -35,7 +37,7 @@ CUT_OFF = ("timed_out", "worker_died")
 
 
 class Records:
-    """The runs so far, one JSON object a line."""
+    """The runs so far, one JSON object a line; several processes may add to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,6 +51,7 @@ class Records:
 
     def add(self, row: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
+            flock(file, LOCK_EX)
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)
         self._done.add((recipe_key(row["recipe"]), row["seed"]))
@@ -71,13 +74,11 @@ def main() -> None:
 
     chosen.folder.mkdir(parents=True, exist_ok=True)
     preset = load_preset(PRESET)
-    text = preset.settings.data.model_dump()
-    data_dir = prepare(text.pop("source"), chosen.folder / "data", **text)
-    budget = preset.settings.whole_budget
+    data_dir, budget = the_text(chosen.folder), preset.settings.whole_budget
     limits = Limits(budget=budget, vocab_size=manifest_of(data_dir).vocab_size, precisions=("bf16", "fp32"))
     records = Records(chosen.folder / "runs.jsonl")
     rounds = Design(preset.menu, limits).rounds(records.scores)
-    commit = _commit()
+    made_by = commit()
     ends = time.monotonic() + chosen.hours * 3600
     launcher = LocalLauncher(["cpu"] * chosen.workers, preset.settings.energy, chosen.folder / "worker.log")
     try:
@@ -88,7 +89,7 @@ def main() -> None:
                 if result["failure"] in CUT_OFF:
                     print(f"{result['run_id']} is left for the next sitting: {result['message']}")
                     continue
-                records.add({"kind": run.kind, "commit": commit, "recipe": run.recipe, **result})
+                records.add({"kind": run.kind, "commit": made_by, "recipe": run.recipe, **result})
             if not all(map(records.has, planned)):
                 break
     finally:
@@ -138,7 +139,14 @@ def _run(
                 yield event.run, asdict(event.result) | {"joules": event.energy.joules}
 
 
-def _commit() -> str:
+def the_text(folder: Path) -> Path:
+    """The preset's text, prepared in the folder unless it is there."""
+    text = load_preset(PRESET).settings.data.model_dump()
+    return prepare(text.pop("source"), folder / "data", **text)
+
+
+def commit() -> str:
+    """The project's, with a mark where files are changed."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -26,7 +26,8 @@ from rails import Value
 from rails.patch import unified_diff
 from trainer.protocol import RunRequest, RunResult
 
-PRESET = "cpu-nano"
+from .space import PRESET
+
 MACHINE = Machine("cpu", "simulated", 2, 2**40, ("fp32", "bf16"))
 MEMORY = Path("/dev/shm")  # a file system that no disk waits for
 DIGEST = "sha1"
@@ -46,6 +47,7 @@ class Standing:
     runs: int
     worker_seconds: float
     recipe: Recipe
+    told: float | None  # the mean val_bpb of its runs; None where none came to an end
 
 
 @dataclass(order=True)
@@ -64,7 +66,7 @@ class SimulatedLauncher:
     world: World
     capacity: int
     night: int
-    incumbent: Callable[[], Recipe]
+    incumbent: Callable[[], tuple[Recipe, float | None]]
     standings: list[Standing] = field(default_factory=list)
     now: float = 0.0
     ended: int = 0
@@ -99,7 +101,7 @@ class SimulatedLauncher:
     def note(self) -> None:
         """What stands after the last run; to be called when all that it led to is decided."""
         if len(self.standings) < self.ended:
-            self.standings.append(Standing(self.ended, self.worker_seconds, self.incumbent()))
+            self.standings.append(Standing(self.ended, self.worker_seconds, *self.incumbent()))
 
 
 class PaperRepository(Workspace):
@@ -168,10 +170,10 @@ def simulate(world: World, proposer: Proposer, night: int, runs: int, workers: i
         folder.store.db.execute("PRAGMA synchronous = OFF")
         folder.workspace = PaperRepository(folder.path / "recipe")
 
-        def incumbent() -> Recipe:
+        def incumbent() -> tuple[Recipe, float | None]:
             trial = folder.store.trial(int(folder.store.study()["incumbent"]))
             assert trial is not None
-            return trial.recipe
+            return trial.recipe, trial.val_bpb
 
         launcher = SimulatedLauncher(world, workers, night, incumbent)
         try:

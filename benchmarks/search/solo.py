@@ -52,8 +52,10 @@ class Ledger:
         self.recipes.setdefault(key, recipe)
         if result.val_bpb is not None:
             self.scores.setdefault(key, []).append(result.val_bpb)
-        best = hand_over or self.lowest
-        self.standings.append(Standing(len(self.standings) + 1, self._seconds, best()))
+        best = (hand_over or self.lowest)()
+        of_best = self.scores.get(recipe_key(best))
+        told = statistics.fmean(of_best) if of_best else None
+        self.standings.append(Standing(len(self.standings) + 1, self._seconds, best, told))
         return result.val_bpb
 
     def lowest(self) -> Recipe:

@@ -7,9 +7,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from autoresearch.study.preset import load_preset
 from autoresearch.trial import Recipe
 from rails import Knob, Limits, Menu, Value, violations
 
+PRESET = "cpu-nano"  # what is recorded and raced on
 DIGITS = 4  # of a number that a person can read
 
 
@@ -23,6 +25,11 @@ class Space:
     @property
     def knobs(self) -> Mapping[str, Knob]:
         return self.menu.knobs
+
+    @property
+    def budget(self) -> Mapping[str, float]:
+        assert self.limits.budget is not None
+        return self.limits.budget
 
     @property
     def baseline(self) -> Recipe:
@@ -55,6 +62,13 @@ class Space:
                 moved[name] = move(self.knobs[name], recipe[name], rng, step)
             if moved != recipe and self.allows(moved):
                 return moved
+
+
+def the_space() -> Space:
+    """The preset's, under its budget."""
+    preset = load_preset(PRESET)
+    limits = Limits(budget=preset.settings.whole_budget, vocab_size=preset.settings.data.vocab_size)
+    return Space(preset.menu, limits)
 
 
 def value_at(knob: Knob, share: float) -> Value:
