@@ -37,11 +37,12 @@ class DecisionRule(Table):
     confidence: float = Field(0.99, gt=0.5, lt=1)
     min_improvement: float = Field(0.0, ge=0)
     baseline_runs: int = Field(3, ge=2)
-    max_runs: int = Field(8, ge=2)
-    reference_runs: int = Field(10, ge=2)
+    max_runs: int = Field(12, ge=2)
+    reference_runs: int = Field(3, ge=2)
     reference_max: int = Field(24, ge=2)
+    confirmation_runs: int = Field(5, ge=0)
     prior_deviation: float = Field(0.007, gt=0)
-    prior_runs: float = Field(6.0, ge=1)
+    prior_runs: float = Field(2.0, ge=1)
 
 
 class ProposerSettings(Table):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -16,12 +16,15 @@ from autoresearch.config import DecisionRule
 Runs = Mapping[int, float]  # seed -> val_bpb
 Action = Literal["keep", "discard", "replicate"]
 
-# Looks at the same growing data are correlated: up to seven of them, with the early stop below, spend less than
-# the false-keep allowance of two independent ones (measured by benchmarks/promises.py).
-EFFECTIVE_LOOKS = 2
+# Looks at the same growing data are correlated: many of them, with the early stop below, spend less than the
+# false-keep allowance of so many independent ones (measured by benchmarks/promises.py).
+EFFECTIVE_LOOKS = 7
 # A candidate is dropped after run n when its improvement is below this many standard errors.
-FUTILITY = {1: -0.25, 2: 0.25, 3: 0.5}
-FUTILITY_LATER = 0.75
+FUTILITY = {1: 0.25, 2: 0.75, 3: 1.25}
+FUTILITY_LATER = 1.5
+# Recipes differ in how far their runs scatter: a recipe's own deviation is told from its runs and from the pooled one,
+# which counts as so many degrees of freedom.
+POOLED_DOF = 6.0
 # A seed's effect is estimated from few seeds; this many pseudo-pairs pull the correlation towards zero.
 CORRELATION_PRIOR_PAIRS = 8.0
 MAX_CORRELATION = 0.9
@@ -103,48 +106,71 @@ def _mean(values: tuple[float, ...]) -> float:
     return float(np.mean(values))
 
 
+def own_noise(runs: Runs, noise: Noise) -> Noise:
+    """Of one recipe: its own scatter, drawn towards the pooled deviation as far as its runs are few."""
+    prior, extra = min(POOLED_DOF, noise.dof), len(runs) - 1
+    if extra < 1:
+        return replace(noise, dof=prior)
+    mean = _mean((*runs.values(),))
+    squares = sum((value - mean) ** 2 for value in runs.values())
+    variance = (prior * noise.deviation**2 + squares) / (prior + extra)
+    return Noise(variance**0.5, noise.correlation, prior + extra)
+
+
 def compare(candidate: Runs, reference: Runs, noise: Noise, min_improvement: float = 0.0) -> Comparison:
     """Posterior of the improvement by generalised least squares; runs that share a seed count as pairs.
 
     With no correlation this is the difference of the two means, with full correlation the mean paired difference.
-    The effect's prior is flat, so the posterior is a Student t around the estimate with the noise's dof.
+    Each side has a deviation of its own. The effect's prior is flat, so the posterior is a Student t around the
+    estimate, with Welch's and Satterthwaite's degrees of freedom.
     """
     assert candidate and reference, "a comparison needs at least one run on each side"
     seeds = [*candidate, *reference]
     n, total = len(candidate), len(seeds)
+    of_candidate, of_reference = own_noise(candidate, noise), own_noise(reference, noise)
+    deviations = np.repeat([of_candidate.deviation, of_reference.deviation], [n, total - n])
     side = np.zeros((total, 2))
     side[:n, 0] = side[n:, 1] = 1
     same_seed = np.equal.outer(seeds, seeds) & ~np.eye(total, dtype=bool)
-    covariance = noise.deviation**2 * (np.eye(total) + noise.correlation * same_seed)
+    covariance = np.outer(deviations, deviations) * (np.eye(total) + noise.correlation * same_seed)
     weighted = np.linalg.solve(covariance, side)
     posterior = np.linalg.inv(side.T @ weighted)
     means = posterior @ (weighted.T @ np.array([*candidate.values(), *reference.values()]))
     improvement = float(means[1] - means[0])
     contrast = np.array([-1.0, 1.0])
     stderr = float(np.sqrt(contrast @ posterior @ contrast))
-    probability = float(special.stdtr(noise.dof, (improvement - min_improvement) / stderr))
-    return Comparison(improvement, stderr, noise.dof, probability)
+    shares = [of_candidate.deviation**2 / n, of_reference.deviation**2 / (total - n)]
+    dof = sum(shares) ** 2 / (shares[0] ** 2 / of_candidate.dof + shares[1] ** 2 / of_reference.dof)
+    dof = min(dof, noise.dof)  # both sides lean on the same pooled deviation
+    probability = float(special.stdtr(dof, (improvement - min_improvement) / stderr))
+    return Comparison(improvement, stderr, dof, probability)
 
 
-def decide(candidate: Runs, reference: Runs, noise: Noise, rule: DecisionRule) -> Decision:
-    """Keep, discard or replicate. Deterministic: the same runs give the same answer, whoever asks.
+def decide(candidate: Runs, reference: Runs, noise: Noise, rule: DecisionRule, waiting: int = 1) -> Decision:
+    """Keep, discard or one more run. Deterministic: the same runs give the same answer, whoever asks.
 
-    A keep needs two runs of the candidate, `reference_runs` of the reference, and a posterior probability above
-    1 - (1 - confidence) / EFFECTIVE_LOOKS at that look. Each promising candidate also earns its reference one more
-    run, up to `reference_max`: the luck of the reference is in every comparison, so false keeps come in families.
+    reference: of the recipe that the candidate changed. waiting: trials that are judged against it just now. A keep
+    needs two runs of the candidate, `reference_runs` of the reference, and a posterior probability above
+    1 - (1 - confidence) / EFFECTIVE_LOOKS at that look. A promising candidate earns the run that narrows its
+    comparison most: its own next one, or one of the reference, which serves all that wait.
     """
     result = compare(candidate, reference, noise, rule.min_improvement)
     asked = 1 - (1 - rule.confidence) / EFFECTIVE_LOOKS
-    n, missing = len(candidate), max(0, rule.reference_runs - len(reference))
+    n, m = len(candidate), len(reference)
     z = (result.improvement - rule.min_improvement) / result.stderr
     chance = f"P(better) {result.probability:.4f} after {words.count(n, 'run')}"
     if n >= 2 and result.probability >= asked:
-        if missing:
-            return Decision("replicate", f"{chance}: the reference needs more runs", result, 0, missing)
+        if m < rule.reference_runs:
+            reason = f"{chance}: the reference needs more runs"
+            return Decision("replicate", reason, result, 0, rule.reference_runs - m)
         return Decision("keep", f"{chance}, {asked:.4f} asked", result)
     if n >= rule.max_runs:
         return Decision("discard", f"{chance}, {asked:.4f} asked and no run left", result)
     if z < FUTILITY.get(n, FUTILITY_LATER):
         return Decision("discard", f"{chance}: not promising enough for another run", result)
-    grow = missing or int(n == 1 and len(reference) < rule.reference_max)
-    return Decision("replicate", f"{chance}: promising, one more run", result, 1, grow)
+    of_candidate, of_reference = own_noise(candidate, noise).deviation, own_noise(reference, noise).deviation
+    by_candidate = of_candidate**2 / (n * (n + 1))
+    by_reference = waiting * of_reference**2 / (m * (m + 1)) if m < rule.reference_max else 0.0
+    if n >= 2 and by_reference > by_candidate:
+        return Decision("replicate", f"{chance}: promising, one more run of the reference", result, 0, 1)
+    return Decision("replicate", f"{chance}: promising, one more run", result, 1, 0)

@@ -14,8 +14,8 @@ Value = bool | int | float | str
 Recipe = dict[str, Value]
 TrialState = Literal["proposed", "blocked", "running", "complete", "failed", "timed_out", "abandoned"]
 RunState = Literal["queued", "running", "complete", "failed", "cancelled"]
-# Only runs for a reference score the test text: no decision may depend on it.
-Purpose = Literal["candidate", "reference"]
+# No decision reads the test text, which a candidate's runs do not score, nor a run that confirms the night's result.
+Purpose = Literal["candidate", "reference", "confirmation"]
 # Stands for a moment that the source of an imported study does not tell.
 EPOCH = "1970-01-01T00:00:00.000Z"
 # What is kept of a proposal and of what was shown for it; the rails take no proposal that is near as long.
@@ -61,9 +61,11 @@ class Trial:
 
     @property
     def outcome(self) -> str:
-        """keep, discard, baseline, or the state of a trial that was not decided."""
+        """keep, discard, baseline, carried (to another recipe), or the state of a trial that was not decided."""
         if self.number == 0 and self.state == "complete":
             return "baseline"
+        if self.state == "complete" and self.decision is None and self.improvement is not None:
+            return "carried"
         return self.decision or self.state
 
 

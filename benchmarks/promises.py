@@ -26,8 +26,7 @@ from autoresearch.config import DecisionRule
 from autoresearch.decide import decide, pool_noise
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.evidence import Gain
-from autoresearch.night.loop import CONFIRMATION_RUNS
-from autoresearch.trial import Run, Trial
+from autoresearch.trial import Purpose, Run, Trial
 
 LEVEL = 2.8
 DEVIATION = 0.007 * LEVEL
@@ -73,6 +72,10 @@ class Recipe:
     deviation: float
     runs: dict[int, float] = field(default_factory=dict)
     tests: dict[int, float] = field(default_factory=dict)  # of the runs that score the test text
+    confirming: dict[int, float] = field(default_factory=dict)
+
+    def by_purpose(self) -> list[tuple[Purpose, dict[int, float]]]:
+        return [("candidate", self.runs), ("confirmation", self.confirming)]
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,15 @@ class Luck:
         self._world, self._rng, self._seeds = world, rng, dict[int, float]()
         self._expected_runs, self._done = 3.0 * trials + 10, 0
 
-    def run(self, recipe: Recipe, seed: int, scores_test: bool) -> None:
+    def run(self, recipe: Recipe, seed: int, purpose: Purpose) -> None:
         self._done += 1
         world = self._world
         shared = self._seeds.setdefault(seed, self._draw())
         luck = world.correlation**0.5 * shared + (1 - world.correlation) ** 0.5 * self._draw()
         drift = DRIFT * DEVIATION * self._done / self._expected_runs if world.drifts else 0.0
-        recipe.runs[seed] = recipe.value + recipe.deviation * luck + drift
-        if scores_test:
+        runs = recipe.confirming if purpose == "confirmation" else recipe.runs
+        runs[seed] = recipe.value + recipe.deviation * luck + drift
+        if purpose != "candidate":
             on_test = VAL_WITH_TEST * luck + (1 - VAL_WITH_TEST**2) ** 0.5 * self._draw()
             recipe.tests[seed] = recipe.value + recipe.deviation * on_test + drift
 
@@ -131,30 +135,32 @@ def night(world: World, trials: int, seed: int) -> Told:
     luck = Luck(world, rng, trials)
     baseline = incumbent = Recipe(LEVEL, luck.deviation())
     for number in range(rule.baseline_runs):
-        luck.run(baseline, number, scores_test=True)
+        luck.run(baseline, number, "reference")
     recipes, judged = [baseline], list[Judged]()
     for _ in range(trials):
         candidate = Recipe(incumbent.value - world.worth(rng) * DEVIATION, luck.deviation())
         recipes.append(candidate)
         reference_runs = 0
-        luck.run(candidate, 0, scores_test=False)
+        luck.run(candidate, 0, "candidate")
         while True:
             noise = pool_noise((recipe.runs for recipe in recipes), rule)
             decision = decide(candidate.runs, incumbent.runs, noise, rule)
             if decision.action != "replicate":
                 break
             for _ in range(decision.reference_runs):
-                luck.run(incumbent, len(incumbent.runs), scores_test=True)
+                luck.run(incumbent, len(incumbent.runs), "reference")
             reference_runs += decision.reference_runs
             for _ in range(decision.candidate_runs):
-                luck.run(candidate, len(candidate.runs), scores_test=False)
+                luck.run(candidate, len(candidate.runs), "candidate")
         gain, kept = incumbent.value - candidate.value, decision.action == "keep"
         low, high = decision.comparison.interval
         judged.append(Judged(kept, gain, low <= gain <= high, len(candidate.runs), reference_runs))
         if kept:
             incumbent = candidate
-            for _ in range(CONFIRMATION_RUNS):
-                luck.run(candidate, len(candidate.runs), scores_test=True)
+    if incumbent is not baseline:
+        first = max(*baseline.runs, *incumbent.runs) + 1
+        for seed, recipe in product(range(first, first + rule.confirmation_runs), (baseline, incumbent)):
+            luck.run(recipe, seed, "confirmation")
     evidence = _Evidence(recipes, recipes.index(incumbent), rule)
     true_gain = baseline.value - incumbent.value
     return Told(judged, _holds(evidence.gain(), true_gain), _holds(evidence.test_gain(), true_gain))
@@ -172,7 +178,12 @@ class _Evidence(Evidence):
         self.study = {"source": None, "incumbent": incumbent}
         self.trials = [_trial(number, recipe) for number, recipe in enumerate(recipes)]
         self.runs = {
-            number: [_run(number, recipe, seed) for seed in recipe.runs] for number, recipe in enumerate(recipes)
+            number: [
+                _run(number, recipe, seed, runs[seed], purpose)
+                for purpose, runs in recipe.by_purpose()
+                for seed in runs
+            ]
+            for number, recipe in enumerate(recipes)
         }
 
 
@@ -186,9 +197,9 @@ def _trial(number: int, recipe: Recipe) -> Trial:
     return _filled(Trial, number=number, recipe_key=str(number), state="complete", val_bpb=mean, n_runs=n)
 
 
-def _run(number: int, recipe: Recipe, seed: int) -> Run:
-    scores = {"val_bpb": recipe.runs[seed], "test_bpb": recipe.tests.get(seed)}
-    return _filled(Run, trial=number, seed=seed, state="complete", **scores)
+def _run(number: int, recipe: Recipe, seed: int, score: float, purpose: Purpose) -> Run:
+    scores = {"val_bpb": score, "test_bpb": recipe.tests.get(seed)}
+    return _filled(Run, trial=number, seed=seed, state="complete", purpose=purpose, **scores)
 
 
 # --- what is asked ---

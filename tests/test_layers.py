@@ -65,7 +65,13 @@ INSIDE = {
         ["nvml"],
         ["__init__"],
     ],
-    "proposers": [["__init__"], ["llm"], ["endpoint"], ["background", "classic", "prompt"], ["proposer"]],
+    "proposers": [
+        ["__init__"],
+        ["llm"],
+        ["bayes", "endpoint"],
+        ["background", "classic", "prompt"],
+        ["gaussian_process", "proposer", "space"],
+    ],
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.
 LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data", "trainer.cache"}

@@ -14,11 +14,11 @@ from search import night
 from search.design import Design
 from search.gaussian import gaussian_process
 from search.solo import Search, at_random, cma_es, joint_tpe, racing, search, tpe
-from search.space import Space
 from search.table import FACTS, pack, unpack
 
 from autoresearch.proposers import Proposer
 from autoresearch.proposers.classic import RandomProposer
+from autoresearch.proposers.space import Space
 from autoresearch.study.preset import load_preset
 from autoresearch.study.workspace import Workspace
 from autoresearch.workers.launcher import Finished

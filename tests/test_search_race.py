@@ -14,12 +14,12 @@ import pytest
 from search import arms, confirm, race
 from search.chart import draw
 from search.fitness import agreement, held_out
+from search.ground import the_space
 from search.luck import Repeated, fit_luck
 from search.night import Standing
 from search.race import Job, Night, Race, summed_up
 from search.regressors import LEAF, SHARE_OF_FEATURES, TREES, Linear, Smooth, Steps
 from search.results import as_json, as_markdown, rows
-from search.space import the_space
 from search.surrogate import KINDS, Recorded, Surrogate, fit
 from sklearn.ensemble import ExtraTreesRegressor
 

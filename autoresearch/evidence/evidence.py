@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from autoresearch import words
-from autoresearch.decide import Noise, Runs, pool_noise
+from autoresearch.decide import Noise, Runs, compare, pool_noise
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe, Run, Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -163,7 +163,11 @@ class Evidence:
             for trial in trials:
                 first = trial.number * SEEDS_PER_TRIAL if len(trials) > 1 else 0
                 runs = self.runs[trial.number]
-                found[key] |= {first + run.seed: run.val_bpb for run in runs if run.val_bpb is not None}
+                found[key] |= {
+                    first + run.seed: run.val_bpb
+                    for run in runs
+                    if run.val_bpb is not None and run.purpose != "confirmation"
+                }
         return {key: runs for key, runs in found.items() if runs}
 
     @cached_property
@@ -238,8 +242,18 @@ class Evidence:
             recipe=trial.recipe,
         )
 
+    @cached_property
+    def is_confirmed(self) -> bool:
+        """Whether the headline is made from runs that no decision has read."""
+        return min(map(len, self._confirming("val_bpb"))) >= 2
+
     def gain(self) -> Gain | None:
-        """How much lower the incumbent's val_bpb is than the baseline's; None where there is nothing to compare."""
+        """How much lower the incumbent's val_bpb is than the baseline's; None where there is nothing to compare.
+
+        From the runs that confirm the night's result where there are such; else from those that decided, whose luck is
+        in the choice: then it is too high by some part of a deviation."""
+        if self.is_confirmed:
+            return self._confirmed("val_bpb", self.noise)
         baseline, incumbent = self.standing(self.baseline), self.standing(self.incumbent)
         return self._gain(
             baseline.val_bpb, incumbent.val_bpb, baseline.val_bpb_half_interval, incumbent.val_bpb_half_interval
@@ -247,10 +261,42 @@ class Evidence:
 
     def test_gain(self) -> Gain | None:
         """The same on the test text, which no decision has read."""
+        if self.is_confirmed:
+            return self._confirmed("test_bpb", self.test_noise)
         baseline, incumbent = self.standing(self.baseline), self.standing(self.incumbent)
         return self._gain(
             baseline.test_bpb, incumbent.test_bpb, baseline.test_bpb_half_interval, incumbent.test_bpb_half_interval
         )
+
+    @cached_property
+    def test_noise(self) -> Noise:
+        """Of one run on the test text, from what recipes scored there with several seeds."""
+        groups: dict[str, dict[int, float]] = {}
+        for trial in self.trials:
+            for run in self.runs[trial.number]:
+                if run.test_bpb is not None:
+                    groups.setdefault(self.key(trial), {})[trial.number * SEEDS_PER_TRIAL + run.seed] = run.test_bpb
+        return pool_noise(groups.values(), self.folder.settings.decision)
+
+    def _confirming(self, score: str) -> tuple[Runs, Runs]:
+        """Seed -> score of the runs that confirm the incumbent and the baseline, as far as both have the seed."""
+        incumbent, baseline = (
+            {
+                run.seed: getattr(run, score)
+                for run in self.runs[trial.number]
+                if run.purpose == "confirmation" and getattr(run, score) is not None
+            }
+            for trial in (self.incumbent, self.baseline)
+        )
+        shared = incumbent.keys() & baseline.keys() if self.incumbent is not self.baseline else set()
+        return {seed: incumbent[seed] for seed in shared}, {seed: baseline[seed] for seed in shared}
+
+    def _confirmed(self, score: str, noise: Noise) -> Gain | None:
+        incumbent, baseline = self._confirming(score)
+        if not incumbent:
+            return None
+        found = compare(dict(sorted(incumbent.items())), dict(sorted(baseline.items())), noise)
+        return Gain(found.improvement, found.interval[1] - found.improvement)
 
     def _gain(self, before: float | None, after: float | None, *half_intervals: float | None) -> Gain | None:
         if before is None or after is None or self.incumbent is self.baseline:

@@ -74,7 +74,8 @@ _TRIAL: dict[str, Read] = {
 }  # fmt: skip
 _TRIAL_NEVER_NULL = ("proposer", "changes", "hypothesis", "state", "reason", "n_runs", "started_at")
 _RUN: dict[str, Read] = {
-    "purpose": _word("candidate", "reference"), "state": _word("complete", "failed", "cancelled"), "attempts": whole,
+    "purpose": _word("candidate", "reference", "confirmation"), "state": _word("complete", "failed", "cancelled"),
+    "attempts": whole,
     "failure": _word(*FAILURES), "message": text, "failed_step": whole, "val_bpb": score, "test_bpb": score,
     "window_bpb": score, "tokens": whole, "steps": whole, "params": whole, "train_seconds": real, "eval_seconds": real,
     "total_seconds": real, "cpu_seconds": real, "tokens_per_second": real, "peak_memory_bytes": whole,
@@ -150,7 +151,7 @@ def settle(row: Row, runs: Iterable[Row]) -> None:
     """What may be relied on in every trial: it is closed, and its state, score, decision and runs agree."""
     if row["state"] in OPEN:
         row |= {"state": "abandoned", "reason": "still open when the trajectory was exported"}
-    row["n_runs"] = sum(run["state"] == "complete" for run in runs)
+    row["n_runs"] = sum(run["state"] == "complete" and run["purpose"] != "confirmation" for run in runs)
     if row["state"] == "complete" and not (row["val_bpb"] and row["n_runs"]):
         row["state"] = "failed"
     if row["state"] == "failed":

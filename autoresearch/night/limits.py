@@ -43,10 +43,17 @@ class StopRule:
         self._began, self._began_seconds = self.clock(), self.seconds()
         self._trials = 0
         self._requested: str | None = None
+        self._by_a_person = False
 
-    def request(self, reason: str) -> None:
+    def request(self, reason: str, *, by_a_person: bool = False) -> None:
         """Ends the night at the trial boundary."""
         self._requested = self._requested or reason
+        self._by_a_person = self._by_a_person or by_a_person
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a person asked for the end: then nothing is begun any more that could wait."""
+        return self._by_a_person or self.folder.store.control == "stop"
 
     def trial_started(self) -> None:
         self._trials += 1

@@ -23,8 +23,6 @@ from autoresearch.workers.launcher import Launcher, Progress
 from autoresearch.workers.machine import Machine
 from rails import gate, recipe_key, render_recipe
 
-# Runs that a new incumbent gets at once: fresh seeds that had no part in its keep, with the test text scored.
-CONFIRMATION_RUNS = 3
 MAX_FAILED_REFERENCE_RUNS = 3
 MAX_BLOCKED_IN_A_ROW = 25
 
@@ -72,7 +70,21 @@ class StudyLoop:
     # --- what to do next ---
 
     def _end(self) -> str | None:
-        return None if self.store.pending_runs() else self.stop.reason()
+        if self.store.pending_runs() or not (reason := self.stop.reason()):
+            return None
+        return None if self._confirm() else reason
+
+    def _confirm(self) -> bool:
+        """At a night's end the baseline and the incumbent are measured anew, with seeds that no decision has read and
+        both share: what the night is worth is told from these alone. False where there is nothing to confirm."""
+        incumbent, wanted = int(self.store.study()["incumbent"]), self.rule.confirmation_runs
+        known = self.store.runs(incumbent)
+        if incumbent == 0 or self.stop.is_wanted or any(run.purpose == "confirmation" for run in known):
+            return False
+        first = max(run.seed for run in [*known, *self.store.runs(0)]) + 1
+        seeds = range(first, first + wanted)
+        self.store.queue_runs((trial, seed, "confirmation") for seed in seeds for trial in (0, incumbent))
+        return bool(seeds)
 
     def _next_task(self) -> Task[Run] | None:
         run = self._next_run()
@@ -87,7 +99,7 @@ class StudyLoop:
             seed=run.seed,
             budget=self.settings.whole_budget,
             place=self.folder.run_folder(run.id),
-            score_test=run.purpose == "reference",
+            score_test=run.purpose != "candidate",
         )
         self.store.hand_out_run(run)
         return Task(run, request, self.settings.limits.run_seconds)
@@ -97,18 +109,9 @@ class StudyLoop:
         while not (waiting := [run for run in self.store.pending_runs() if run.id not in self.crew.in_flight]):
             if self.stop.reason() or self.stop.paused():
                 return None
-            begun = self._add_baseline_run() if self._trial(0).state == "running" else self._new_trial()
-            if not begun:
+            if not self._new_trial():
                 return None
         return waiting[0]
-
-    def _add_baseline_run(self) -> bool:
-        """A worker that waits for the baseline does what will be asked of it later: more runs of the reference."""
-        known = self.store.runs(0)
-        if len(known) >= self.rule.reference_runs:
-            return False
-        self.store.queue_runs([(0, len(known), "reference")])
-        return True
 
     # --- a trial begins ---
 
@@ -144,7 +147,8 @@ class StudyLoop:
         )
         if not verdict.passed:
             self.store.block_trial(number, verdict)
-            self._blocked_in_a_row += self._trial(number).proposer != "queue"  # a person's do not end the night
+            # What was not asked for, a person's ideas and changes carried over, does not end the night.
+            self._blocked_in_a_row += self._trial(number).proposer not in ("queue", "carried")
             if self._blocked_in_a_row >= MAX_BLOCKED_IN_A_ROW:
                 self.stop.request(
                     f"{MAX_BLOCKED_IN_A_ROW} proposals in a row were blocked, the last because {verdict.reason}"
@@ -171,7 +175,7 @@ class StudyLoop:
         run, result = ended.run, ended.result
         self._write_down(ended)
         self.observer.run_finished(run, result)
-        if result.failure and run.purpose == "reference" and run.trial > 0:
+        if result.failure and run.purpose != "candidate" and run.trial > 0:
             message = f"the incumbent of trial {run.trial} failed with seed {run.seed}: {result.message}"
             self.store.log("confirmation_failed", message, run.trial)
             self.observer.note(message)
@@ -198,16 +202,18 @@ class StudyLoop:
         if trial.number not in scores:
             self._close(trial, "abandoned", f"cancelled before it was measured: {runs[-1].message}")
             return
-        reference = self._reference
-        decision = decide(scores[trial.number], scores[reference], noise, self.rule)
+        reference = trial.parent
+        assert reference is not None
+        if reference not in scores or self._trial(reference).state == "running":
+            return  # the baseline is not measured yet
+        decision = decide(scores[trial.number], scores[reference], noise, self.rule, self._waiting_for(reference))
         if decision.action == "replicate":
             self._replicate(trial, reference, decision, noise)
             return
-        merge, fresh = None, list[tuple[int, int]]()
-        if decision.action == "keep":
-            fresh = self._fresh_seeds(trial.number, CONFIRMATION_RUNS)
-            if self._leads(trial.number, scores):
-                merge = self._merge(trial, decision.comparison)
+        if decision.action == "keep" and self._is_overtaken(trial):
+            self._carry_over(trial, decision, noise)
+            return
+        leads = decision.action == "keep" and self._leads(trial.number, scores)
         self._close(
             trial,
             "complete",
@@ -215,8 +221,35 @@ class StudyLoop:
             decision=decision.action,
             comparison=decision.comparison,
             noise=noise,
-            merge_commit=merge,
-            runs=fresh,
+            merge_commit=self._merge(trial, decision.comparison) if leads else None,
+        )
+
+    def _waiting_for(self, reference: int) -> int:
+        """Trials that are judged against this one just now, and have a run to be judged by."""
+        scores = self.store.scores_now()
+        return sum(trial.parent == reference and trial.number in scores for trial in self.store.open_trials())
+
+    def _is_overtaken(self, trial: Trial) -> bool:
+        """Whether the recipe that it changed stands no more."""
+        return self.rule.reference == "incumbent" and trial.parent != self._reference
+
+    def _carry_over(self, trial: Trial, decision: Decision, noise: Noise) -> None:
+        """A change that helps where it was made is made again on the recipe that stands by now, by a trial of its own.
+        Nothing is decided here: two changes that help apart need not help together."""
+        stands = self._reference
+        recipe = self._trial(stands).recipe
+        changes = {knob: value for knob, value in trial.changes.items() if recipe[knob] != value}
+        helps = f"{decision.reason}: it helps on trial {trial.parent}'s recipe, but trial {stands}'s stands by now"
+        if not changes:
+            self._close(trial, "complete", f"{helps} and has it already", comparison=decision.comparison, noise=noise)
+            return
+        self._close(
+            trial,
+            "complete",
+            f"{helps}: carried over",
+            comparison=decision.comparison,
+            noise=noise,
+            carried=messages.carried(trial, changes, decision.comparison),
         )
 
     def _replicate(self, trial: Trial, reference: int, decision: Decision, noise: Noise) -> None:
@@ -263,7 +296,7 @@ class StudyLoop:
         comparison: Comparison | None = None,
         noise: Noise | None = None,
         merge_commit: str | None = None,
-        runs: Iterable[tuple[int, int]] = (),
+        carried: str | None = None,
     ) -> None:
         """Git first, then the database in one transaction: after a crash between them the same close comes again."""
         assert trial.commit is not None
@@ -278,11 +311,10 @@ class StudyLoop:
             reason,
             decision=decision,
             comparison=comparison,
-            reference=self._reference,
             noise=noise,
             merge_commit=merge_commit,
             incumbent=(trial.number, merge_commit) if merge_commit else None,
-            runs=runs,
+            carried=carried,
         )
         self.workspace.release(trial.number)
         self.observer.trial_closed(self._trial(trial.number))
@@ -345,10 +377,14 @@ class StudyLoop:
         return trial
 
     def _next_seed(self, number: int) -> int:
-        """The next of the reference's seeds that this trial has not used: shared seeds make pairs."""
+        """The next of its reference's seeds that this trial has not used: shared seeds make pairs. Where they begin
+        goes round from trial to trial, or one lucky seed would be in every first comparison."""
         used = {run.seed for run in self.store.runs(number)}
-        shared = [run.seed for run in self.store.runs(self._reference) if run.state not in ("failed", "cancelled")]
-        return next((seed for seed in shared if seed not in used), max([*used, *shared], default=-1) + 1)
+        reference = self.store.runs(self._trial(number).parent or 0)
+        shared = [run.seed for run in reference if run.state not in ("failed", "cancelled")]
+        first = number % max(1, len(shared))
+        order = [*shared[first:], *shared[:first]]
+        return next((seed for seed in order if seed not in used), max([*used, *shared], default=-1) + 1)
 
     def _fresh_seeds(self, number: int, count: int) -> list[tuple[int, int]]:
         first = max((run.seed for run in self.store.runs(number)), default=-1) + 1

@@ -65,7 +65,7 @@ class Night:
                 reporter.write(night_is_over=True)
 
     def _hear(self, name: str) -> None:
-        self.stop.request(f"ended by {name}")
+        self.stop.request(f"ended by {name}", by_a_person=True)
         self._on_signal()
         self.observer.note(
             f"{name}: finishing the trials in flight; once more to end at once (nothing is lost either way)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -27,6 +28,16 @@ def merge_message(trial: Trial, before: Recipe, gain: Gain, runs: Sequence[Run])
         f"keep trial {trial.number}: {words.change(trial.changes, before)}: "
         f"val_bpb {words.bpb(mean)}, better by {words.gain(*gain)}, {words.count(len(scores), 'run')}"
     )
+
+
+def carried(trial: Trial, changes: Recipe, comparison: Comparison) -> str:
+    """The proposal that makes a trial's change again on another recipe, as the rails read one."""
+    better = words.gain(*gain_of(comparison))
+    reason = f"Trial {trial.number}'s change, better by {better} on trial {trial.parent}'s recipe, made again here."
+    if len(changes) == 1:
+        ((knob, value),) = changes.items()
+        return json.dumps({"knob": knob, "new_value": value, "reason": reason})
+    return json.dumps({"changes": changes, "reason": reason})
 
 
 def tag_message(

@@ -20,7 +20,14 @@ from autoresearch.trial import Run, Trial
 from rails import clean
 
 COLUMNS = ("trial", "by", "change", "val_bpb ± 95 %", "runs", "better by [95 %]", "outcome")
-STYLES = {"keep": "bold green", "discard": "default", "blocked": "yellow", "failed": "red", "timed_out": "red"}
+STYLES = {
+    "keep": "bold green",
+    "carried": "green",
+    "discard": "default",
+    "blocked": "yellow",
+    "failed": "red",
+    "timed_out": "red",
+}
 RUN_COLUMNS = (
     "seed", "purpose", "state", "val_bpb", "test_bpb", "tokens/s", "MFU", "step ms", "training", "peak memory",
     "energy",

@@ -16,9 +16,9 @@ from typing import Any
 from .arms import ARMS
 from .chart import draw
 from .fitness import agreement, held_out
+from .ground import the_space
 from .race import Job, Race
 from .results import as_json, as_markdown, rows
-from .space import the_space
 from .surrogate import KINDS, Recorded, fit
 from .table import recorded
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoresearch.proposers import Proposer
+from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.proposers.classic import RandomProposer, TpeProposer
+from autoresearch.proposers.space import Space
 
 from .gaussian import gaussian_process
 from .night import Standing, World, simulate
 from .solo import Search, at_random, cma_es, joint_tpe, racing, search, tpe
-from .space import Space
 
 WORKERS = (1, 2, 16)
 
@@ -53,5 +54,6 @@ ARMS = {
         _alone("racing", racing),
         *(_in_loop("random", RandomProposer, workers) for workers in WORKERS),
         *(_in_loop("TPE", TpeProposer, workers) for workers in WORKERS),
+        *(_in_loop("GP", BayesProposer, workers) for workers in WORKERS),
     )
 }

@@ -27,7 +27,7 @@ from trainer.data import manifest_of, prepare
 from trainer.protocol import RunRequest
 
 from .design import Design, Planned
-from .space import PRESET
+from .ground import PRESET
 from .table import recorded
 
 VAL_POINTS = 4

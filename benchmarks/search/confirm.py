@@ -23,7 +23,7 @@ from trainer.protocol import RunRequest, RunResult
 
 from .arms import ARMS, FINALISTS
 from .collect import VAL_POINTS, Records, commit, the_text
-from .space import the_space
+from .ground import the_space
 
 SEEDS_A_NIGHT = 100
 FRESH_SEEDS = range(SEEDS_A_NIGHT - 5, SEEDS_A_NIGHT)  # of each hundred; a search takes them from the other end

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from scipy.stats import qmc
 
+from autoresearch.proposers.space import move, value_at
 from rails import Knob, Limits, Menu, Value, recipe_key, violations
-
-from .space import move, value_at
 
 Recipe = dict[str, Value]
 Scores = Mapping[str, Sequence[float]]  # val_bpb of the complete runs so far, by recipe key

@@ -9,8 +9,9 @@ import numpy as np
 from scipy import stats
 from sklearn.model_selection import KFold
 
+from autoresearch.proposers.space import Space
+
 from .regressors import Array, Regressor
-from .space import Space
 from .surrogate import KINDS, Recorded, Surrogate, features
 
 FOLDS = 5

@@ -26,7 +26,7 @@ from rails import Value
 from rails.patch import unified_diff
 from trainer.protocol import RunRequest, RunResult
 
-from .space import PRESET
+from .ground import PRESET
 
 MACHINE = Machine("cpu", "simulated", 2, 2**40, ("fp32", "bf16"))
 MEMORY = Path("/dev/shm")  # a file system that no disk waits for

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import optuna
 
+from autoresearch.proposers.space import Space
 from autoresearch.trial import Recipe
 from rails import Knob, Value, recipe_key
 
 from .night import Standing, World
-from .space import Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

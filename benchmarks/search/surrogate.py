@@ -12,12 +12,12 @@ import numpy as np
 from scipy import stats
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from autoresearch.proposers.space import Space
 from rails import Value, recipe_key
 from trainer.protocol import RunResult
 
 from .luck import Luck, Repeated, fit_luck
 from .regressors import Array, Linear, Regressor, Smooth, Steps
-from .space import Space
 
 KINDS: dict[str, type[Regressor]] = {"smooth": Smooth, "steps": Steps}
 FAILURE_WEIGHT = 0.05  # of the runs against the prior that no feature matters

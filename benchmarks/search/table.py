@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from autoresearch.study.preset import load_preset
 
-from .space import PRESET
+from .ground import PRESET
 
 TABLE = Path(__file__).with_name("recorded.parquet")
 CURVES = ("curve", "val_curve")  # [step, nats] pairs; in the table two lists each

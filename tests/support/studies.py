@@ -51,7 +51,8 @@ class Clock:
 
 
 def make_study(home: Path, name: str = "one", clock: Callable[[], datetime] = utc_now, **overrides: Any) -> StudyFolder:
-    """`decision__max_runs=4` overrides max_runs in [decision]."""
+    """`decision__max_runs=4` overrides max_runs in [decision]. Nights end without runs that confirm, unless asked."""
+    overrides = {"decision__confirmation_runs": 0, **overrides}
     settings = {key.replace("__", "."): value for key, value in overrides.items()}
     folder = create_study(home, name, "cpu-nano", MACHINE, settings, now=clock)
     folder.store.clock = clock

@@ -7,8 +7,12 @@ from typing import Any
 import altair as alt
 
 # An outcome has its place in the ranges of both themes, so that colour and shape tell the same thing.
-OUTCOMES = ["keep", "discard", "baseline", "blocked", "failed", "timed out", "abandoned", "running", "proposed"]
-SHAPES = ["circle", "cross", "diamond", "square", "triangle-up", "triangle-down", "triangle-left", "circle", "circle"]
+OUTCOMES = [
+    "keep", "discard", "baseline", "blocked", "failed", "timed out", "abandoned", "running", "proposed", "carried"
+]  # fmt: skip
+SHAPES = [
+    "circle", "cross", "diamond", "square", "triangle-up", "triangle-down", "triangle-left", "circle", "circle", "wedge"
+]  # fmt: skip
 ROLES = ["incumbent", "kept", "reference"]
 # Okabe and Ito's colours, of which each theme takes those with a contrast of 3 or more on its ground.
 BLUE, SKY, GREEN, VERMILION, PURPLE = "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#cc79a7"
@@ -77,7 +81,7 @@ def _theme(ground: str, ink: str, soft: str, line: str, grey: str, accent: str) 
         "axis": axis,
         "legend": {"labelColor": soft, "titleColor": soft, "labelFontSize": 12, "symbolStrokeWidth": 2},
         "range": {
-            "category": [accent, grey, ink, PURPLE, VERMILION, VERMILION, grey, GREEN, GREEN],
+            "category": [accent, grey, ink, PURPLE, VERMILION, VERMILION, grey, GREEN, GREEN, accent],
             "symbol": SHAPES,
         },
         "style": {
@@ -97,7 +101,7 @@ def _outcome(legend: bool = True) -> tuple[alt.Color, alt.Shape]:
             title=None,
             orient="top",
             values=alt.ExprRef("outcomes"),
-            columns=alt.ExprRef("width < 480 ? 3 : 9"),
+            columns=alt.ExprRef("width < 480 ? 3 : 10"),
             symbolSize=70,
         )
         if legend

@@ -2,6 +2,7 @@
 
 const MARKS = {
   keep: "\u25cf", discard: "\u00d7", baseline: "\u25c6", blocked: "\u25a0", failed: "\u25b2", "timed out": "\u25bc",
+  carried: "\u25d7",
 }; // prettier-ignore
 // [heading, row -> what it is sorted by, row -> text, class]
 const COLUMNS = [

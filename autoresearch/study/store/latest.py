@@ -38,7 +38,7 @@ class Latest(Rows):
         return [*self._trials.values()]
 
     def scores_now(self) -> dict[int, Runs]:
-        """Trial -> seed -> val_bpb, over all complete runs; the same object until another run is complete."""
+        """Trial -> seed -> val_bpb, over all complete runs that decisions read; until another ends, the same object."""
         self._catch_up()
         return self._scores
 
@@ -68,10 +68,11 @@ class Latest(Rows):
         scores: dict[int, dict[int, float]] = {}
         # The + keeps SQLite from looking through all complete runs of the study.
         sql = f"""
-            SELECT trial, seed, val_bpb, ended_tick, peak_memory_bytes, train_seconds, tokens
+            SELECT trial, seed, val_bpb, purpose, ended_tick, peak_memory_bytes, train_seconds, tokens
             FROM runs WHERE +state = 'complete' AND {of_runs} ORDER BY trial, seed"""
-        for trial, seed, val_bpb, tick, *measured in self.db.execute(sql).fetchall():
-            scores.setdefault(trial, {})[seed] = val_bpb
+        for trial, seed, val_bpb, purpose, tick, *measured in self.db.execute(sql).fetchall():
+            if purpose != "confirmation":
+                scores.setdefault(trial, {})[seed] = val_bpb
             if all((value or 0) > 0 for value in measured):
                 self._measured[trial, seed] = tick or 0, measured
         latest = sorted(self._measured.items(), key=lambda found: -found[1][0])

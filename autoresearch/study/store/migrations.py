@@ -157,11 +157,14 @@ def m004_promotions(db: Database) -> None:
 
 @migrations()
 def m005_cancelled_runs(db: Database) -> None:
+    _remake_runs(db, "'complete', 'failed'))", "'complete', 'failed', 'cancelled'))")
+
+
+def _remake_runs(db: Database, before: str, after: str) -> None:
     """SQLite cannot alter a CHECK: the table is made again, from its own text, so that it keeps what it has besides."""
-    before, after = "'complete', 'failed'))", "'complete', 'failed', 'cancelled'))"
     parts = db.execute("SELECT type, sql FROM sqlite_master WHERE tbl_name = 'runs' AND sql IS NOT NULL").fetchall()
     (table,) = (sql for kind, sql in parts if kind == "table")
-    assert table.count(before) == 1, "the states of a run stand there once"
+    assert table.count(before) == 1, "what is replaced stands there once"
     db.execute("CREATE TEMP TABLE kept_runs AS SELECT * FROM runs")
     db.execute("DROP TABLE runs")
     db.execute(table.replace(before, after))
@@ -217,3 +220,10 @@ def m009_window_score(db: Database) -> None:
     same = [(trial,) for trial, window in windows.items() if window is not None and window == windows[0]]
     for table in ("runs", "promotions"):
         db.conn.executemany(f"UPDATE {table} SET window_bpb = val_bpb WHERE trial = ?", same)
+
+
+@migrations()
+def m010_carried_and_confirmed(db: Database) -> None:
+    # the trial whose change is made again on another recipe; NULL: a new idea
+    db.execute("ALTER TABLE proposals ADD COLUMN carries INTEGER REFERENCES trials(number)")
+    _remake_runs(db, "('candidate', 'reference')", "('candidate', 'reference', 'confirmation')")

@@ -28,7 +28,7 @@ def sums_of_runs(condition: str = "1") -> dict[str, str]:
     """Column of trials -> SQL of it over the trial's runs, or over those of them that meet the condition."""
     of_trial = f"FROM runs WHERE trial = number AND {condition}"
     # The + keeps SQLite from looking through all complete runs of the study; so they are also summed by seed.
-    complete = f"{of_trial} AND +state = 'complete'"
+    complete = f"{of_trial} AND +state = 'complete' AND purpose <> 'confirmation'"
     return {
         "n_runs": f"(SELECT COUNT(*) {complete})",
         "val_bpb": f"(SELECT AVG(val_bpb) {complete})",
@@ -100,8 +100,10 @@ class Trajectory(Rows):
             )
 
     def next_idea(self) -> Proposal | None:
-        row = self._first("SELECT id, raw FROM proposals WHERE trial IS NULL ORDER BY id LIMIT 1")
-        return Proposal(raw=row["raw"], proposer="queue", idea=row["id"]) if row else None
+        """What waits for a trial: changes that are carried over first, then a person's."""
+        order = "ORDER BY carries IS NULL, id LIMIT 1"
+        row = self._first(f"SELECT id, raw, proposer FROM proposals WHERE trial IS NULL {order}")
+        return Proposal(raw=row["raw"], proposer=row["proposer"], idea=row["id"]) if row else None
 
     def waiting_ideas(self) -> int:
         return self._one("SELECT COUNT(*) AS n FROM proposals WHERE trial IS NULL")["n"]
@@ -162,27 +164,31 @@ class Trajectory(Rows):
         *,
         decision: Literal["keep", "discard"] | None = None,
         comparison: Comparison | None = None,
-        reference: int | None = None,
         noise: Noise | None = None,
         merge_commit: str | None = None,
         incumbent: tuple[int, str] | None = None,
-        runs: Iterable[tuple[int, int]] = (),
+        carried: str | None = None,
     ) -> None:
-        """Closes a trial; `incumbent` (trial, commit) moves the incumbent and `runs` queues runs, all at once."""
+        """Closes a trial; `incumbent` (trial, commit) moves the incumbent and `carried` queues a proposal that makes
+        the trial's change again, all at once. What it was compared with is its parent."""
         low, high = comparison.interval if comparison else (None, None)
         with self.db.atomic():
             tick = self._next_tick()
             self._update_trial(
                 number, state=state, decision=decision, reason=reason, merge_commit=merge_commit,
-                reference=reference if comparison else None,
                 improvement=comparison and comparison.improvement, improvement_low=low, improvement_high=high,
                 finished_at=iso(self.clock()), closed_tick=tick,
             )  # fmt: skip
             self._sum_up(number, noise)
             if incumbent:
                 self.db.execute("UPDATE studies SET incumbent = ?, incumbent_commit = ?", list(incumbent))
-            for trial, seed in runs:
-                self._queue_run(trial, seed, "reference")
+            if comparison:
+                self.db.execute("UPDATE trials SET reference = parent WHERE number = ?", [number])
+            if carried:
+                self._insert(
+                    "proposals", proposer="carried", raw=carried, carries=number, latency_seconds=0.0, reason="",
+                    created_at=iso(self.clock()),
+                )  # fmt: skip
             self._event(decision or state, reason, number)
 
     def trials(self, where: str = "1") -> list[Trial]:
@@ -274,17 +280,19 @@ class Trajectory(Rows):
         return [Run(**row) for row in rows]
 
     def pending_runs(self) -> list[Run]:
-        """Runs that are queued or with a worker; those for references first, since others wait for them."""
+        """Runs that are queued or with a worker; those for references first, since others wait for them. Those that
+        confirm go seed by seed, so that a drift of the machine is in both sides alike."""
         rows = self._rows(
             f"SELECT {', '.join(RUN_FIELDS)} FROM runs WHERE state IN ('queued', 'running') "
-            "ORDER BY purpose = 'candidate', trial, seed"
+            "ORDER BY purpose = 'candidate', CASE purpose WHEN 'confirmation' THEN seed END, trial, seed"
         )
         return [Run(**row) for row in rows]
 
     def scores(self, before: int | None = None) -> dict[int, Runs]:
-        """Trial -> seed -> val_bpb, over all complete runs of the study, or those that ended before a tick."""
+        """Trial -> seed -> val_bpb, over all complete runs of the study that decisions read, or those that ended before
+        a tick."""
         scores: dict[int, dict[int, float]] = {}
-        sql = "SELECT trial, seed, val_bpb FROM runs WHERE state = 'complete'"
+        sql = "SELECT trial, seed, val_bpb FROM runs WHERE state = 'complete' AND purpose <> 'confirmation'"
         sql, values = (sql, []) if before is None else (f"{sql} AND ended_tick < ?", [before])
         for row in self._rows(f"{sql} ORDER BY trial, seed", values):
             scores.setdefault(row["trial"], {})[row["seed"]] = row["val_bpb"]

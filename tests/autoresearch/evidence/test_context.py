@@ -39,7 +39,7 @@ NOISE = Noise(0.01, 0.0, 30.0)
 def ran(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """The stub gains 0.3 from a longer seq_len in its own windows and loses 0.05 in the baseline's."""
     folder = make_study(tmp_path_factory.mktemp("ran"))
-    run_study(folder, ANSWERS)
+    run_study(folder, ANSWERS, workers=1)
     return folder
 
 

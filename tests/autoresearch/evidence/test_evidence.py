@@ -20,7 +20,7 @@ from autoresearch.trial import Trial
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    folder = make_study(tmp_path_factory.mktemp("ran"), energy__price_per_kwh=0.5)
+    folder = make_study(tmp_path_factory.mktemp("ran"), energy__price_per_kwh=0.5, decision__confirmation_runs=3)
     run_study(folder, [change("lr", GOOD), change("beta1", 0.55), change("d_ff", 1024)], workers=1)
     return folder
 
@@ -53,15 +53,26 @@ def test_the_best_single_run_is_the_lowest_number(ran: StudyFolder) -> None:
     assert others and others.val_bpb > best.val_bpb and others.trial.recipe_key != best.trial.recipe_key
 
 
-def test_the_gain_is_between_the_means_and_its_interval_combines_theirs(ran: StudyFolder) -> None:
+def test_the_gain_is_between_the_means_of_the_runs_that_confirm_it(ran: StudyFolder) -> None:
     evidence = Evidence(ran)
     gain, test = evidence.gain(), evidence.test_gain()
-    means = {number: mean for number, mean in query(ran, "SELECT trial, AVG(val_bpb) FROM runs GROUP BY trial")}
-    assert gain and gain.value == pytest.approx(means[0] - means[1]) and gain.is_sure
+    for told, score in ((gain, "val_bpb"), (test, "test_bpb")):
+        sql = f"SELECT trial, AVG({score}) FROM runs WHERE purpose = 'confirmation' GROUP BY trial"
+        means = dict(query(ran, sql))
+        assert told and told.value == pytest.approx(means[0] - means[1]) and told.is_sure
+    assert test and test.value < 0, "the stub's test text says the opposite"
+
+
+def test_a_gain_that_is_not_confirmed_is_between_the_means_and_its_interval_combines_theirs(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [change("lr", GOOD)], workers=1)
+    evidence = Evidence(folder)
+    gain = evidence.gain()
+    means = dict(query(folder, "SELECT trial, AVG(val_bpb) FROM runs GROUP BY trial"))
+    assert gain and gain.value == pytest.approx(means[0] - means[1]) and not evidence.is_confirmed
     baseline, incumbent = evidence.standing(evidence.baseline), evidence.standing(evidence.incumbent)
     halves = (baseline.val_bpb_half_interval, incumbent.val_bpb_half_interval)
     assert gain.half_interval == pytest.approx(combined(halves)) and combined([3.0, 4.0]) == 5.0
-    assert test and test.value < 0, "the stub's test text says the opposite"
 
 
 def test_a_study_whose_baseline_stands_has_no_gain(tmp_path: Path) -> None:

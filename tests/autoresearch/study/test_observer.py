@@ -45,7 +45,7 @@ def test_all_who_watch_hear_the_same_and_one_who_does_nothing_may_watch_too(tmp_
         "closed 2 discard",
         "closed 3 blocked",
     ]
-    assert heard.index("closed 0 baseline") < heard.index("started 0001-0 of 1")
+    assert heard.index("closed 0 baseline") < heard.index("started 0001-1 of 1")
     assert any("exit code 7" in line and "once more" in line for line in heard if line.startswith("note"))
 
 

@@ -74,7 +74,7 @@ def test_a_database_is_migrated_once(store: Store) -> None:
     assert other(store).execute(applied).fetchall() == before
     assert [name for name, _ in before] == [
         "m001_trajectory", "m002_speed", "m003_imports", "m004_promotions", "m005_cancelled_runs", "m006_logical_time",
-            "m007_menu_text", "m008_compute", "m009_window_score",
+            "m007_menu_text", "m008_compute", "m009_window_score", "m010_carried_and_confirmed",
     ]  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_a_transaction_that_fails_leaves_nothing_behind(store: Store, monkeypatc
 
     monkeypatch.setattr(store, "_event", full)  # the last thing that each of these writes
     for write in (
-        lambda: store.finish_trial(1, "failed", "why", incumbent=(1, "abc"), runs=[(0, 7)]),
+        lambda: store.finish_trial(1, "failed", "why", incumbent=(1, "abc"), carried="{}"),
         lambda: store.set_control("pause", "paused"),
         lambda: store.open_trial(0, Proposal("{}", "llm", notes=["a note"])),
     ):
@@ -186,7 +186,7 @@ def test_a_word_from_the_command_line_never_breaks_the_runners_transaction(
     monkeypatch.setattr(store, "_rows", rows_and_then_a_word)
     begin_trial(store)
     measure(store, 1, 0, 2.8)
-    store.finish_trial(1, "complete", "why", decision="discard", comparison=COMPARISON, reference=0, noise=NOISE)
+    store.finish_trial(1, "complete", "why", decision="discard", comparison=COMPARISON, noise=NOISE)
     store.queue_idea("{}")
     assert words and store.trials()[1].decision == "discard"
 
@@ -287,9 +287,10 @@ def test_the_sums_of_a_complete_trial_follow_its_later_runs(store: Store) -> Non
     begin_trial(store)
     measure(store, 1, 0, 2.80)
     store.finish_trial(
-        1, "complete", "why", decision="keep", comparison=COMPARISON, reference=0, noise=NOISE, merge_commit="abc",
-        incumbent=(1, "abc"), runs=[(1, 7)],
+        1, "complete", "why", decision="keep", comparison=COMPARISON, noise=NOISE, merge_commit="abc",
+        incumbent=(1, "abc"),
     )  # fmt: skip
+    store.queue_runs([(1, 7, "reference"), (1, 8, "confirmation")])
     trial = store.trials()[1]
     assert (trial.val_bpb, trial.n_runs, trial.test_bpb, trial.energy_joules) == (2.80, 1, None, 10.0)
     assert trial.val_bpb_stderr == pytest.approx(NOISE.deviation)
@@ -299,6 +300,9 @@ def test_the_sums_of_a_complete_trial_follow_its_later_runs(store: Store) -> Non
     assert (trial.n_runs, trial.energy_joules, trial.energy_source) == (2, 15.0, "estimate+rapl")
     assert trial.val_bpb_stderr == pytest.approx(NOISE.deviation / 2**0.5)
     assert (trial.state, trial.decision, trial.improvement) == ("complete", "keep", 0.02), "what was decided stays"
+    measure(store, 1, 8, 9.0)
+    assert (store.trials()[1].n_runs, store.trials()[1].val_bpb) == (2, trial.val_bpb), "confirming is no part of it"
+    assert store.scores_now() == store.scores() and 8 not in store.scores()[1]
 
 
 def test_a_failed_run_is_counted_in_energy_and_in_no_mean(store: Store) -> None:

@@ -7,11 +7,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autoresearch.study.preset import load_preset
 from autoresearch.trial import Recipe
 from rails import Knob, Limits, Menu, Value, violations
 
-PRESET = "cpu-nano"  # what is recorded and raced on
+DRAWS = 1000
 DIGITS = 4  # of a number that a person can read
 
 
@@ -49,26 +48,22 @@ class Space:
         return [share_of(knob, recipe[name]) for name, knob in self.knobs.items()]
 
     def draw(self, rng: random.Random) -> Recipe:
-        """Any recipe that is allowed, evenly."""
-        while not self.allows(recipe := self.recipe([rng.random() for _ in self.knobs])):
-            pass
+        """Any recipe that is allowed, evenly; one that is not where none is to be found."""
+        for _ in range(DRAWS):
+            if self.allows(recipe := self.recipe([rng.random() for _ in self.knobs])):
+                break
         return recipe
 
     def near(self, recipe: Recipe, knobs: int, rng: random.Random, step: float = 0.12) -> Recipe:
-        """The recipe with so many knobs moved, half the time by a step or so, else anywhere; one that is allowed."""
-        while True:
+        """The recipe with so many knobs moved, half the time by a step or so, else anywhere; one that is allowed and
+        another, where there is such a one."""
+        for _ in range(DRAWS):
             moved = dict(recipe)
             for name in rng.sample(list(self.knobs), knobs):
                 moved[name] = move(self.knobs[name], recipe[name], rng, step)
             if moved != recipe and self.allows(moved):
-                return moved
-
-
-def the_space() -> Space:
-    """The preset's, under its budget."""
-    preset = load_preset(PRESET)
-    limits = Limits(budget=preset.settings.whole_budget, vocab_size=preset.settings.data.vocab_size)
-    return Space(preset.menu, limits)
+                break
+        return moved
 
 
 def value_at(knob: Knob, share: float) -> Value:

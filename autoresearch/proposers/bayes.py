@@ -1,0 +1,155 @@
+"""The embedded default: Bayesian optimization over whole recipes, taught by every run of every trial."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autoresearch.proposers.gaussian_process import Array, Process, expected_improvement
+from autoresearch.proposers.space import Space
+from autoresearch.trial import History, Proposal, Recipe, Trial
+from rails import RailsError, Value, gate, recipe_key
+
+STARTS = 14  # recipes before the first model, or fewer where there are fewer knobs
+DRAWS = 64  # until one passes the rails; then it goes to them as it is
+CANDIDATES, PARENTS = 300, 5
+MOVED = 3  # knobs at once, at most
+FAILED = ("failed", "timed_out")
+
+
+@dataclass
+class _Known:
+    """What the trajectory says of recipes that the menu still has."""
+
+    space: Space
+    points: list[list[float]] = field(default_factory=list)
+    recipes: list[Recipe] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    runs: list[int] = field(default_factory=list)
+    failed: list[list[float]] = field(default_factory=list)
+    in_flight: list[list[float]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, space: Space, trials: Iterable[Trial]) -> _Known:
+        known = cls(space)
+        for trial in trials:
+            if (recipe := _admitted(trial.recipe, space)) is None:
+                continue
+            point = space.point(recipe)
+            if trial.val_bpb is not None and trial.n_runs:
+                known.points.append(point)
+                known.recipes.append(recipe)
+                known.scores.append(trial.val_bpb)
+                known.runs.append(trial.n_runs)
+            elif trial.state in FAILED:
+                known.failed.append(point)
+            elif trial.state == "running":
+                known.in_flight.append(point)
+        return known
+
+
+class BayesProposer:
+    """Expected improvement of a Gaussian process over mutations of the best recipes, as changes to the incumbent.
+
+    The model is made anew of the trajectory each time, so any process at any time proposes the same. Runs in flight
+    count as what the model expects of them; near what failed less is expected.
+    """
+
+    name = "gp"
+
+    def propose(self, history: History) -> Proposal:
+        space = Space(history.menu, history.limits)
+        known = _Known.of(space, history.trials)
+        rng = random.Random(f"gp/{history.seed}/{history.number}")
+        most = min(history.menu.max_changes, len(space.knobs))
+        if len(known.scores) + len(known.failed) < min(STARTS, 2 + len(space.knobs)):
+            return self._at_random(history, space, rng, most)
+        model = Process(np.array(known.points), np.array(known.scores), np.array(known.runs, float), history.deviation)
+        fitted = model.fitted()
+        model.believe(np.array(known.in_flight))
+        best = [known.recipes[i] for i in np.argsort(fitted, kind="stable")[:PARENTS]]
+        candidates = self._candidates(history, space, best, rng, most)
+        if not candidates:
+            return self._at_random(history, space, rng, most)
+        points = np.array([space.point(candidate) for candidate in candidates])
+        mean, deviation = model.predict(points)
+        gains = expected_improvement(mean, deviation, float(fitted.min())) * _survives(model, points, known)
+        stands = model.predict(np.array([space.point(history.recipe)]))[0][0]
+        for which in np.argsort(-gains, kind="stable"):
+            reason = (
+                f"Of {len(candidates)} recipes near the best ones it promises most: {mean[which]:.4f}, give or take "
+                f"{deviation[which]:.4f}, after {len(known.scores)} that were measured."
+            )
+            raw = _answer(history.recipe, candidates[which], reason, float(mean[which] - stands))
+            if _passes(raw, history):
+                return Proposal(raw=raw, proposer=self.name)
+        return self._at_random(history, space, rng, most)
+
+    def _candidates(
+        self, history: History, space: Space, best: list[Recipe], rng: random.Random, most: int
+    ) -> list[Recipe]:
+        """New recipes that are allowed: mutations of the best ones that the incumbent can become by so many changes."""
+        within = [recipe for recipe in best if len(_changes(history.recipe, recipe)) <= most] or [history.recipe]
+        fresh: dict[str, Recipe] = {}
+        for _ in range(4 * CANDIDATES):
+            parent = {**history.recipe, **rng.choice(within)}
+            candidate = space.near(parent, rng.randint(1, min(MOVED, most)), rng)
+            key = recipe_key(candidate)
+            if key not in history.tried and 1 <= len(_changes(history.recipe, candidate)) <= most:
+                fresh.setdefault(key, candidate)
+            if len(fresh) == CANDIDATES:
+                break
+        return list(fresh.values())
+
+    def _at_random(self, history: History, space: Space, rng: random.Random, most: int) -> Proposal:
+        """Drawn evenly, as many knobs as may change; where the rails let nothing through they say why."""
+        raw = ""
+        for _ in range(DRAWS):
+            drawn = space.draw(rng)
+            turned = rng.sample(list(space.knobs), most)
+            candidate = {**history.recipe, **{name: drawn[name] for name in turned}}
+            raw = _answer(history.recipe, candidate, "Drawn evenly from the menu: too little is known for a model.")
+            if _passes(raw, history):
+                break
+        return Proposal(raw=raw, proposer=self.name)
+
+
+def _survives(model: Process, points: Array, known: _Known) -> Array:
+    """How likely each is not to fail: by the share of failures among what is like it."""
+    if not known.failed:
+        return np.ones(len(points))
+    failed = model.likeness(points, np.array(known.failed)).sum(1)
+    ended = failed + model.likeness(points, np.array(known.points)).sum(1)
+    found: Array = 1 - failed / (ended + 1)
+    return found
+
+
+def _admitted(recipe: Mapping[str, Value], space: Space) -> Recipe | None:
+    """The recipe's values as the menu takes them; None where it does not: the menu or the study is another's."""
+    try:
+        return {name: knob.admit(recipe[name]) for name, knob in space.knobs.items()}
+    except (RailsError, KeyError):
+        return None
+
+
+def _changes(before: Mapping[str, Value], after: Mapping[str, Value]) -> Recipe:
+    return {name: value for name, value in after.items() if before.get(name) != value}
+
+
+def _answer(stands: Recipe, candidate: Recipe, reason: str, expected: float | None = None) -> str:
+    changes = _changes(stands, candidate)
+    told: dict[str, object] = {"changes": changes, "reason": reason}
+    if len(changes) == 1:
+        ((name, value),) = changes.items()
+        told = {"knob": name, "new_value": value, "reason": reason}
+    if expected is not None:
+        told["expected_delta"] = round(expected, 6)
+    return json.dumps(told)
+
+
+def _passes(raw: str, history: History) -> bool:
+    return gate(raw, history.recipe, history.menu, history.tried, history.limits).passed

@@ -1,0 +1,14 @@
+"""What is recorded and raced on: the preset cpu-nano, its menu and its budget."""
+
+from autoresearch.proposers.space import Space
+from autoresearch.study.preset import load_preset
+from rails import Limits
+
+PRESET = "cpu-nano"
+
+
+def the_space() -> Space:
+    """The preset's, under its budget."""
+    preset = load_preset(PRESET)
+    limits = Limits(budget=preset.settings.whole_budget, vocab_size=preset.settings.data.vocab_size)
+    return Space(preset.menu, limits)

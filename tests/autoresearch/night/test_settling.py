@@ -1,0 +1,90 @@
+"""How the loop settles things: changes that are carried over, seeds that are shared, results that are confirmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from studies import BAD, GOOD, assert_git_and_database_agree, change, make_study, query, run_study
+
+from autoresearch.evidence import Evidence
+from autoresearch.study.observer import Observer
+from autoresearch.trial import Trial
+
+
+def test_a_nights_result_is_confirmed_on_fresh_seeds_that_both_sides_share_and_no_decision_reads(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path, decision__confirmation_runs=4)
+    run_study(folder, [change("lr", GOOD), change("d_ff", 256)], workers=1)
+    runs = {number: folder.store.runs(number) for number in (0, 1, 2)}
+    fresh = {number: [run.seed for run in runs[number] if run.purpose == "confirmation"] for number in runs}
+    used = {run.seed for number in runs for run in runs[number] if run.purpose != "confirmation"}
+    assert fresh[0] == fresh[1] and len(fresh[0]) == 4 and not fresh[2] and used.isdisjoint(fresh[0])
+    assert all(run.test_bpb is not None for number in (0, 1) for run in runs[number] if run.seed in fresh[0])
+    scores = folder.store.scores()
+    assert used.issuperset(scores[0].keys() | scores[1].keys())
+    assert folder.store.trials()[1].n_runs == len(scores[1])
+    # One after the other, so that a machine that drifts is in both alike.
+    in_order = query(folder, "SELECT trial FROM runs WHERE purpose = 'confirmation' ORDER BY ended_tick")
+    assert in_order == [(0,), (1,)] * 4
+    gain = Evidence(folder).gain()
+    means = dict(query(folder, "SELECT trial, AVG(val_bpb) FROM runs WHERE purpose = 'confirmation' GROUP BY trial"))
+    assert gain and gain.value == pytest.approx(means[0] - means[1])
+
+
+def test_a_result_is_confirmed_once_and_again_where_another_recipe_stands(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__confirmation_runs=2)
+    answers = [change("lr", 0.002), change("d_ff", 256), change("lr", GOOD)]
+    counts = []
+    for _ in range(3):
+        run_study(folder, answers, trials=1, workers=1)
+        counts.append(query(folder, "SELECT COUNT(*) FROM runs WHERE purpose = 'confirmation'")[0][0])
+    assert counts == [4, 4, 8]
+    assert Evidence(folder).is_confirmed
+
+
+def test_a_night_that_a_person_ends_begins_nothing_more(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__confirmation_runs=2)
+
+    class Person(Observer):
+        def trial_closed(self, trial: Trial) -> None:
+            if trial.decision == "keep":
+                folder.store.set_control("stop", "enough")
+
+    run_study(folder, [change("lr", GOOD), change("d_ff", 256)], workers=1, observer=Person())
+    assert query(folder, "SELECT COUNT(*) FROM runs WHERE purpose = 'confirmation'") == [(0,)]
+
+
+def test_a_kept_recipe_that_fails_on_a_fresh_seed_is_told(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__confirmation_runs=3)
+    run_study(folder, [change("weight_decay", 0.125)])
+    assert folder.store.trials()[1].decision == "keep"
+    told = [event["message"] for event in folder.store.events(50) if event["kind"] == "confirmation_failed"]
+    assert told and "trial 1 failed with seed" in told[0] and "loss is NaN" in told[0]
+    assert_git_and_database_agree(folder)
+
+
+def test_a_change_that_helps_on_a_recipe_that_stands_no_more_is_made_again_on_the_new_one(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    # Both begin from the baseline at once; the first to be kept moves the incumbent under the other.
+    run_study(folder, [change("lr", GOOD), change("seq_len", 512), change("d_ff", 256)], workers=2)
+    trials = folder.store.trials()
+    overtaken = next(trial for trial in trials if trial.outcome == "carried")
+    first = next(trial for trial in trials if trial.decision == "keep")
+    assert {overtaken.number, first.number} == {1, 2} and overtaken.parent == first.parent == 0
+    assert overtaken.reference == 0 and overtaken.improvement_low is not None and overtaken.improvement_low > 0
+    assert overtaken.merge_commit is None and "carried over" in overtaken.reason
+    again = next(trial for trial in trials if trial.proposer == "carried")
+    assert (again.parent, again.changes, again.decision) == (first.number, overtaken.changes, "keep")
+    assert f"Trial {overtaken.number}'s change" in again.hypothesis
+    assert query(folder, "SELECT carries FROM proposals WHERE proposer = 'carried'") == [(overtaken.number,)]
+    assert folder.store.study()["incumbent"] == again.number
+    assert_git_and_database_agree(folder)
+
+
+def test_the_first_seeds_of_trials_go_round_those_of_their_reference(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [change("lr", BAD), change("lr", 0.0003), change("lr", 0.0002)], workers=1)
+    first = [min(folder.store.runs(number), key=lambda run: run.started_at or "").seed for number in (1, 2, 3)]
+    assert sorted(first) == [0, 1, 2]
