@@ -45,6 +45,16 @@ def gain(value: float | None, low: float | None = None, high: float | None = Non
     return f"{value:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "")
 
 
+def improvement(value: float, low: float | None = None, high: float | None = None) -> str:
+    """ "better by +0.0321 [+0.0100, +0.0542]", "worse by +0.0500"; where the interval holds 0: "not surely better:
+    -0.0035 [-0.0475, +0.0404]"."""
+    if low is None or high is None:
+        return f"better by {gain(value)}" if value >= 0 else f"worse by {gain(-value)}"
+    if low <= 0 <= high:
+        return f"not surely better: {gain(value, low, high)}"
+    return f"better by {gain(value, low, high)}" if value > 0 else f"worse by {gain(-value, -high, -low)}"
+
+
 def percent(share: float | None) -> str:
     """ "72 %"; small shares with a digit more."""
     return NONE if share is None else f"{100 * share:.{1 if 0 < abs(share) < 0.1 else 0}f} %"

@@ -42,7 +42,7 @@ INSIDE = {
         ["status"],
         ["sentences"],
         ["meters", "longer_runs", "knobs", "proposers", "work", "nights", "compute"],
-        ["context"],
+        ["context", "exploration"],
         ["__init__"],
         ["evidence"],
     ],

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from autoresearch import words
 from autoresearch.decide import Noise, Runs, compare, pool_noise
 from autoresearch.evidence.context import in_both_windows
-from autoresearch.evidence.evidence import Evidence, rank_correlation
+from autoresearch.evidence.evidence import Evidence, order_by_chance, rank_correlation
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.promotions import PromotedRun
 from autoresearch.trial import Recipe, Trial
@@ -18,8 +18,8 @@ from trainer.protocol import WHOLE_UNITS
 
 Verdict = Literal["baseline", "held", "shrank", "lost", "diverged", "not measured"]
 
-# A ranking has held from this rank correlation on (1: the same order, 0: none, -1: reversed).
-HELD_SPEARMAN = 0.5
+# A ranking has held, or was turned round, where chance alone gives an order so near to it, or so far from it, in less.
+BY_CHANCE = 0.05
 FEWEST_RANKED = 3
 # A win has shrunk when less than this share of the search's gain is left.
 SHRUNK_SHARE = 0.5
@@ -104,14 +104,21 @@ class LongerRow:
 
 @dataclass(frozen=True)
 class LongerRuns:
-    """All recipes at one longer budget. spearman: rank correlation of their means in the search and here, over
-    `n_ranked` recipes; None for fewer than three. held: whether that is enough for the same order."""
+    """All recipes at one longer budget.
+
+    spearman: rank correlation of their means in the search and here, over `n_ranked` recipes, the baseline left out:
+    it comes last in both because the others were chosen for beating it. None for fewer than three. by_chance: the share
+    of all orders that agree as well or better; reversed_by_chance: as badly or worse. held: True or False where the one
+    or the other is below 5 %, which is how often either is said of an order that only chance has made; else None.
+    """
 
     factor: float
     budget: str
     seeds: list[int]
     spearman: float | None
     n_ranked: int
+    by_chance: float | None
+    reversed_by_chance: float | None
     held: bool | None
     rows: list[LongerRow]
     energy_joules: float
@@ -163,14 +170,17 @@ def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Lo
     noises = pool_noise(val.values(), rule), pool_noise(test.values(), rule)
     rows = [_row(evidence, trial, [r for r in runs if r.trial == trial.number], val, test, *noises) for trial in trials]
     rows = [replace(row, context=_context(evidence, row.trial, val, window, noises[0])) for row in rows]
-    spearman, ranked = _spearman(rows)
+    search, longer = _ranked(rows)
+    spearman, *chances = _agreement(search, longer)
     found = LongerRuns(
         factor=factor,
         budget=words.budget(scaled(evidence.folder.settings.whole_budget, factor)),
         seeds=sorted({run.seed for run in runs}),
         spearman=spearman,
-        n_ranked=ranked,
-        held=None if spearman is None else spearman >= HELD_SPEARMAN,
+        n_ranked=len(search),
+        by_chance=chances[0],
+        reversed_by_chance=chances[1],
+        held=_held(*chances),
         rows=rows,
         energy_joules=sum(run.energy_joules for run in runs),
         energy_sources=sorted({run.energy_source for run in runs}),
@@ -264,31 +274,36 @@ def _verdict(row: LongerRow) -> Verdict:
     return "shrank" if row.long_gain < SHRUNK_SHARE * row.search_gain else "held"
 
 
-def _spearman(rows: Sequence[LongerRow]) -> tuple[float | None, int]:
-    """Rank correlation of the recipes' means in the search and at the longer budget, and over how many recipes."""
-    ranked = [row for row in rows if row.search_val_bpb is not None and row.long_val_bpb is not None]
-    if len(ranked) < FEWEST_RANKED:
-        return None, len(ranked)
-    search = [row.search_val_bpb for row in ranked if row.search_val_bpb is not None]
-    longer = [row.long_val_bpb for row in ranked if row.long_val_bpb is not None]
-    return rank_correlation(search, longer), len(ranked)
+def _ranked(rows: Sequence[LongerRow]) -> tuple[list[float], list[float]]:
+    """The recipes' means in the search and at the longer budget, of those that have both; without the baseline."""
+    found = [(row.search_val_bpb, row.long_val_bpb) for row in rows if row.trial != 0]
+    both = [(one, other) for one, other in found if one is not None and other is not None]
+    return [one for one, _ in both], [other for _, other in both]
+
+
+def _agreement(search: Sequence[float], longer: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Spearman's, and how often chance gives it or more, and it or less; None where there is too little to rank."""
+    if len(search) < FEWEST_RANKED or (spearman := rank_correlation(search, longer)) is None:
+        return None, None, None
+    return spearman, *order_by_chance(search, longer)
+
+
+def _held(by_chance: float | None, reversed_by_chance: float | None) -> bool | None:
+    if by_chance is None or reversed_by_chance is None or min(by_chance, reversed_by_chance) >= BY_CHANCE:
+        return None
+    return by_chance < BY_CHANCE
 
 
 def _sentence(longer: LongerRuns) -> str:
     candidates = [row for row in longer.rows if row.trial != 0]
     seeds = words.count(len(longer.seeds), "fresh seed")
     said = [f"At {longer.factor:g} times the budget ({longer.budget}) on {seeds}"]
-    if longer.spearman is None:
-        said[0] += " too few recipes are measured for a ranking."
-    else:
-        held = "held" if longer.held else "did not hold"
-        ranked = words.count(longer.n_ranked, "recipe")
-        said[0] += f" the ranking of the search {held}: Spearman {longer.spearman:+.2f} over {ranked}."
+    said[0] += f" {_ranking(longer)}."
     if candidates:
         best = candidates[0]
-        here = "nothing here" if best.long_gain is None else f"{best.for_longer} here"
+        here = "none here" if best.long_gain is None else f"{best.for_longer} here"
         said.append(
-            f"The best of them in the search, trial {best.trial} ({best.label}), gained "
+            f"The best of them in the search, trial {best.trial} ({best.label}): a gain of "
             f"{best.in_the_search} bits per byte there and {here}: {best.verdict}."
         )
     for verdict in SAID_OF_ALL:
@@ -302,6 +317,22 @@ def _sentence(longer: LongerRuns) -> str:
     if any(event.late for row in longer.rows for event in row.diverged):
         said.append("Late: beyond the last step of its runs in the search, which could not see it.")
     return " ".join(said)
+
+
+def _ranking(longer: LongerRuns) -> str:
+    if longer.spearman is None or longer.by_chance is None:
+        return "too few recipes are measured for a ranking"
+    recipes = f"{words.count(longer.n_ranked, 'recipe')} besides the baseline"
+    seen = f"Spearman {longer.spearman:+.2f}"
+    if longer.held is False:
+        badly = f"as bad as chance alone gives in {words.percent(longer.reversed_by_chance)} of cases"
+        return f"the ranking of the search was turned round: {seen} over {recipes}, {badly}"
+    well = f"which chance alone gives or betters in {words.percent(longer.by_chance)} of cases"
+    if longer.held:
+        return f"the ranking of the search held: {seen} over {recipes}, {well}"
+    if longer.spearman > 1 - 1e-9:
+        well = f"the same order, which chance alone gives 1 time in {1 / longer.by_chance:.0f}"
+    return f"whether the ranking of the search held cannot be told from {recipes}: {seen}, {well}"
 
 
 def divergence_text(event: Divergence) -> str:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from autoresearch import words
 from autoresearch.evidence.context import longer_contexts
 from autoresearch.evidence.evidence import Evidence, rank_correlation
+from autoresearch.evidence.exploration import Asked, Change, Memory, SearchVerdict, judge
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -20,20 +21,11 @@ from rails import Menu, RailsError, clean
 from rails.proposal import read_proposal
 
 WINDOW = 10
-# The verdict looks at this many latest proposals, and says nothing against fewer than a window of them.
-RECENT = 20
-FLAILING_WASTE = 0.5
-NARROWING_WASTE = 0.25
-NARROWING_KNOBS = 0.25
 UNREADABLE = "?"
 # Fewer forecasts say nothing of whether their order was right.
 FEWEST_FORECASTS = 5
 # What is expected beyond this, in bits per byte, is a slip of a model and no forecast.
 MOST_EXPECTED = 100.0
-
-SearchVerdict = Literal["researching", "narrowing", "flailing"]
-# A change as it can be compared: 1 and 1.0 of a float knob are one value, and a dict's order plays no part.
-Change = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,9 @@ class Meters:
     best_observed_trial: int | None
     best_recipe_mean: float | None  # of all runs of the recipe that gave it
     best_recipe_runs: int
-    luck: float | None  # best_recipe_mean - best_observed; None while that recipe has one run
+    other_runs_mean: float | None  # of them without the lowest; None while there is no other
+    luck: float | None  # other_runs_mean - best_observed
+    luck_half_interval: float | None  # half of its 95 % interval, that of the other runs' mean
     measured_again: list[Repeated]
     judged_both_ways: list[Repeated]
     longer_contexts: list[str]  # a sentence on each keep whose windows are longer than the baseline's
@@ -123,24 +117,25 @@ class Verdicts:
 
     def __init__(self, folder: StudyFolder) -> None:
         self._folder = folder
-        self._seen: set[Change] = set()
-        self._repeated: list[bool] = []
+        self._memory = Memory(folder.menu)
+        self._asked: list[Asked] = []
 
     def now(self) -> tuple[SearchVerdict, str]:
         """It, and what it rests on."""
         menu, store = self._folder.menu, self._folder.store
         trials = store.trials_now()[1:]
-        for trial in trials[len(self._repeated) :]:
+        for trial in trials[len(self._asked) :]:
             change = _proposed(menu, trial, None if trial.changes else store.proposal(trial.number))
-            self._repeated.append(bool(change) and change in self._seen)
-            self._seen.add(change)
-        return _judge(trials, self._repeated, menu)
+            self._asked.append(self._memory.add(change))
+        return judge(trials, self._asked, menu)
 
 
 def measure(evidence: Evidence) -> Meters:
     trials, menu = evidence.trials[1:], evidence.folder.menu
     changes = _proposed_changes(evidence)
-    repeated = _is_repeat([changes[trial.number] for trial in trials])
+    memory = Memory(menu)
+    asked = [memory.add(changes[trial.number]) for trial in trials]
+    repeated = [each.again for each in asked]
     pairs = _count(changes[trial.number] for trial in trials)
     kept = [trial for trial in trials if trial.decision == "keep"]
     kept_pairs = _count(changes[trial.number] for trial in kept)
@@ -151,7 +146,7 @@ def measure(evidence: Evidence) -> Meters:
     joules = evidence.joules
     best_keep = min((t for t in kept if t.val_bpb is not None), key=lambda t: t.val_bpb or 0.0, default=None)
     again = _measured_again(evidence)
-    verdict, why = _judge(trials, repeated, menu)
+    verdict, why = judge(trials, asked, menu)
     return Meters(
         proposals=len(trials),
         trained=len(passed),
@@ -214,15 +209,6 @@ def _count(changes: Iterable[Change]) -> Counter[tuple[str, str]]:
     return Counter(pair for change in changes for pair in change if pair[0] != UNREADABLE)
 
 
-def _is_repeat(changes: Sequence[Change]) -> list[bool]:
-    seen: set[Change] = set()
-    found = []
-    for change in changes:
-        found.append(bool(change) and change in seen)
-        seen.add(change)
-    return found
-
-
 def _windows(trials: Sequence[Trial], repeated: Sequence[bool]) -> list[Window]:
     found = []
     for start in range(0, len(trials), WINDOW):
@@ -248,17 +234,17 @@ def _plateau(trials: Sequence[Trial]) -> int:
 
 
 def _luck(evidence: Evidence) -> dict[str, Any]:
-    """Best observed against the mean of its recipe's replicates: what the lowest number would lose if run again."""
+    """The lowest number beside the other runs of its recipe."""
     best = evidence.best_run()
-    if best is None:
-        return dict(best_observed=None, best_observed_trial=None, best_recipe_mean=None, best_recipe_runs=0, luck=None)
-    mean, n = evidence.mean(best.trial), evidence.n_runs(best.trial)
+    luck = evidence.luck(best) if best else None
     return dict(
-        best_observed=best.val_bpb,
-        best_observed_trial=best.trial.number,
-        best_recipe_mean=mean,
-        best_recipe_runs=n,
-        luck=mean - best.val_bpb if mean is not None and n > 1 else None,
+        best_observed=best.val_bpb if best else None,
+        best_observed_trial=best.trial.number if best else None,
+        best_recipe_mean=evidence.mean(best.trial) if best else None,
+        best_recipe_runs=evidence.n_runs(best.trial) if best else 0,
+        other_runs_mean=luck.others_mean if luck else None,
+        luck=luck.value if luck else None,
+        luck_half_interval=luck.half_interval if luck else None,
     )
 
 
@@ -297,27 +283,6 @@ def _measured_again(evidence: Evidence) -> list[Repeated]:
                 )
             )
     return sorted(found, key=lambda recipe: -len(recipe.trials))
-
-
-def _judge(trials: Sequence[Trial], repeated: Sequence[bool], menu: Menu) -> tuple[SearchVerdict, str]:
-    """The verdict on the latest proposals by fixed thresholds, and what it rests on."""
-    recent = list(zip(trials[-RECENT:], repeated[-RECENT:], strict=True))
-    n = len(recent)
-    if n < WINDOW:
-        return "researching", f"{n} proposals so far: too few to tell"
-    again = sum(repeat for _, repeat in recent)
-    stopped = sum(not repeat and trial.state in ("blocked", "failed", "timed_out") for trial, repeat in recent)
-    knobs = {knob for trial, _ in recent for knob in trial.changes} & menu.knobs.keys()
-    why = (
-        f"of the last {n} proposals {again} repeated an earlier one and {stopped} more were blocked or failed; "
-        f"they turned {len(knobs)} of {len(menu.knobs)} knobs"
-    )
-    waste = (again + stopped) / n
-    if waste >= FLAILING_WASTE:
-        return "flailing", why
-    if waste >= NARROWING_WASTE or len(knobs) <= NARROWING_KNOBS * len(menu.knobs):
-        return "narrowing", why
-    return "researching", why
 
 
 def _share(part: int, whole: int) -> float | None:

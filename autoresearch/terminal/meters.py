@@ -76,7 +76,7 @@ def meter_lines(m: Meters) -> Iterator[MeterLine]:
         per_kwh = f"; {words.figure(m.gain_per_kwh)} per kWh" if m.gain_per_kwh is not None else ""
         yield MeterLine("gain", words.plus_minus(m.gain, m.gain_half_interval), f"bits per byte{per_kwh}")
     if m.best_observed is not None:
-        yield MeterLine("luck in the lowest number", words.bpb(m.luck), _luck(m))
+        yield MeterLine("luck in the lowest number", words.plus_minus(m.luck, m.luck_half_interval), _luck(m))
     if m.forecasts:
         order = m.forecast_rank_correlation
         note = f"went the way that was expected, {words.bpb(m.forecast_error)} off on average"
@@ -100,5 +100,5 @@ def _luck(m: Meters) -> str:
     best = f"{words.bpb(m.best_observed)}, one run of trial {m.best_observed_trial}"
     if m.luck is None:
         return f"{best}; its recipe was run once, so nobody knows how much of it is luck"
-    mean = f"{words.bpb(m.best_recipe_mean)}, its recipe's mean over {words.count(m.best_recipe_runs, 'run')}"
-    return f"{best}, against {mean}"
+    others = words.count(m.best_recipe_runs - 1, "other run")
+    return f"{best}, against {words.bpb(m.other_runs_mean)}, the mean of its recipe's {others}"

@@ -62,7 +62,6 @@ def trial_view(
 ) -> RenderableType:
     """Everything about one trial."""
     outcome = words.state(trial.decision or trial.state)
-    reference = f" than trial {trial.reference}" if trial.reference is not None else ""
     facts = {
         "trial": f"{trial.number}, the baseline"
         if trial.parent is None
@@ -71,8 +70,8 @@ def trial_view(
         "hypothesis": trial.hypothesis or words.NONE,
         "outcome": f"{outcome}: {trial.reason}" if trial.reason else outcome,
         "val_bpb": f"{_score(trial, evidence.noise)} over {words.count(trial.n_runs, 'run')}" if trial.n_runs else "-",
-        "expected": words.NONE if trial.expected_delta is None else f"better by {words.gain(-trial.expected_delta)}",
-        "better by": _improvement(trial) + reference,
+        "expected": words.NONE if trial.expected_delta is None else words.improvement(-trial.expected_delta),
+        "measured": _compared(trial),
         "a run took": compute_text(evidence, trial),
         "energy": words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else []),
         "commit": trial.commit or words.NONE,
@@ -123,6 +122,13 @@ def _score(trial: Trial, noise: Noise) -> str:
 
 def _improvement(trial: Trial) -> str:
     return words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
+
+
+def _compared(trial: Trial) -> str:
+    if trial.improvement is None:
+        return words.NONE
+    found = words.improvement(trial.improvement, trial.improvement_low, trial.improvement_high)
+    return found + (f" than trial {trial.reference}" if trial.reference is not None else "")
 
 
 def _proposer(trial: Trial, proposal: dict[str, Any] | None) -> str:

@@ -107,12 +107,12 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
         score = words.plus_minus(trial.val_bpb, evidence.half_interval(trial))
         yield f"{score} bits per byte over {words.count(trial.n_runs, 'run')}"
     if trial.improvement is not None:
-        gain = words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
-        yield f"better by {gain}" + (f" than trial {trial.reference}" if trial.reference is not None else "")
+        found = words.improvement(trial.improvement, trial.improvement_low, trial.improvement_high)
+        yield found + (f" than trial {trial.reference}" if trial.reference is not None else "")
     if windows := context(evidence, trial):
         yield windows
     if trial.expected_delta is not None:
-        yield f"expected to be better by {words.gain(-trial.expected_delta)}"
+        yield f"expected to be {words.improvement(-trial.expected_delta)}"
     if trial.test_bpb is not None:
         yield f"{words.bpb(trial.test_bpb)} on the test text"
     if (took := compute_text(evidence, trial)) != words.NONE:

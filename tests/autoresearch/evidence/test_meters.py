@@ -1,4 +1,4 @@
-"""The exploration meters: figures that an independent count gives too, and a verdict by fixed thresholds."""
+"""The exploration meters: figures that an independent count gives too."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def test_the_published_nights_best_number_is_the_luckiest_of_seven(meters: Meter
     scores = [val_bpb for knob, value, val_bpb, *_ in published.ITERATIONS if (knob, value) == ("d_model", 768)]
     assert len(scores) == meters.best_recipe_runs == 7
     assert (meters.best_observed, meters.best_observed_trial) == (min(scores), 45)
-    assert meters.luck == pytest.approx(fmean(scores) - min(scores)) == pytest.approx(0.0249, abs=5e-5)
+    others = fmean(sorted(scores)[1:])
+    assert meters.luck == pytest.approx(others - min(scores)) == pytest.approx(0.0291, abs=5e-5)
     baseline = fmean([published.BASELINE_BPB, 10.9337])  # trial 48 proposed the baseline's own value
     assert meters.gain == pytest.approx(baseline - fmean(scores))
 
@@ -100,13 +101,13 @@ def test_a_study_of_our_own_repeats_nothing_that_the_rails_let_through(tmp_path:
     assert meters.verdict == "researching" and "too few to tell" in meters.why
 
 
-def test_luck_is_what_the_best_run_exceeds_its_recipes_mean_by(tmp_path: Path) -> None:
+def test_luck_is_what_the_best_run_exceeds_its_recipes_other_runs_by(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "home")
     run_study(folder, [change("lr", GOOD)], workers=1)
     runs = [row[0] for row in query(folder, "SELECT val_bpb FROM runs WHERE trial = 1")]
     meters = meters_of(folder)
     assert meters.best_observed == min(runs) and meters.best_recipe_runs == len(runs) > 1
-    assert meters.luck == pytest.approx(fmean(runs) - min(runs))
+    assert meters.luck == pytest.approx(fmean(sorted(runs)[1:]) - min(runs))
     assert meters.gain_per_kwh and meters.energy_joules
 
 

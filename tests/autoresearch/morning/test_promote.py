@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -21,7 +23,8 @@ from studies import write_promoted as write
 from autoresearch.config import EnergySettings
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
-from autoresearch.evidence.longer_runs import Divergence, longer_runs, survivor
+from autoresearch.evidence.evidence import order_by_chance
+from autoresearch.evidence.longer_runs import Divergence, LongerRuns, longer_runs, survivor
 from autoresearch.facts import to_json
 from autoresearch.morning.promote import best_recipes, promote
 from autoresearch.study.folder import StudyFolder
@@ -113,9 +116,11 @@ def test_a_promotion_tells_wins_that_held_shrank_faded_and_diverged_late(folder:
     low, gain, high = rows[SHRINK].long_low, rows[SHRINK].long_gain, rows[SHRINK].long_high
     assert low is not None and gain is not None and high is not None and low < gain < high
     assert rows[LATE].diverged == [Divergence(seed, 26, True) for seed in found.seeds]
-    # search: shrink, (late,) lr, fade, n_layer, baseline; here: lr, shrink, fade, then two equal but for the noise
-    assert found.n_ranked == 5 and found.spearman in (pytest.approx(0.9), pytest.approx(0.8))
-    assert found.held and "the ranking of the search held: Spearman +0." in found.sentence
+    # search: shrink, (late,) lr, fade, n_layer; here: lr, shrink, fade, n_layer
+    assert found.n_ranked == 4 and found.spearman == pytest.approx(0.8) and found.held is None
+    assert found.by_chance == pytest.approx(4 / 24), "the order itself and three that swap two neighbours"
+    assert "held cannot be told from 4 recipes besides the baseline: Spearman +0.80, which" in found.sentence
+    assert "chance alone gives or betters in 17 % of cases" in found.sentence
     assert "seed 1000 at step 26 (late), seed" in found.sentence
     assert found.energy_joules == pytest.approx(sum(run.energy_joules for run in folder.store.promoted_runs()))
     to_json(longer_runs(folder))
@@ -250,16 +255,63 @@ def test_a_study_with_nothing_to_promote_is_refused(folder: StudyFolder, tmp_pat
 # --- arithmetic over rows that no worker made ---
 
 
-def test_a_ranking_turned_round_did_not_hold(folder: StudyFolder) -> None:
-    # best in the search first: shrink, late, lr, fade
-    for trial, level in {SHRINK: 2.9, LATE: 2.8, LR: 2.7, FADE: 2.6, 0: 2.75}.items():
+def ranked(folder: StudyFolder, *levels: float) -> LongerRuns:
+    """Two runs of the baseline at 2.75, and of the best recipes of the search, the best one first."""
+    for trial, level in zip((0, SHRINK, LATE, LR, FADE, DISCARDED), (2.75, *levels), strict=False):
         write(folder.store, trial, {1000: level, 1001: level + 0.01})
     (found,) = longer_runs(folder)
-    # ranks in the search 1 2 3 4 5, here 5 4 2 1 3: 1 - 6 * (16 + 4 + 1 + 9 + 4) / (5 * 24)
-    assert found.spearman == pytest.approx(1 - 6 * 34 / 120)
-    assert found.held is False and "did not hold: Spearman -0.70 over 5 recipes" in found.sentence
+    return found
+
+
+def test_a_ranking_turned_round_is_called_so(folder: StudyFolder) -> None:
+    found = ranked(folder, 2.9, 2.8, 2.7, 2.6)
+    assert found.spearman == pytest.approx(-1.0) and found.held is False
+    assert "was turned round: Spearman -1.00 over 4 recipes besides the baseline, as bad as chance" in found.sentence
+    assert "gives in 4.2 % of cases" in found.sentence
     best = survivor(found)
     assert best and best.trial == FADE
+
+
+def test_three_recipes_are_too_few_to_say_that_a_ranking_held(folder: StudyFolder) -> None:
+    found = ranked(folder, 2.5, 2.6, 2.7)
+    assert found.n_ranked == 3 and found.spearman == pytest.approx(1.0) and found.held is None
+    assert found.by_chance == pytest.approx(1 / 6)
+    assert "cannot be told from 3 recipes besides the baseline: Spearman +1.00, the same order, which" in found.sentence
+    assert "chance alone gives 1 time in 6." in found.sentence and "search held:" not in found.sentence
+
+
+def test_half_of_an_order_is_no_ranking_that_held(folder: StudyFolder) -> None:
+    found = ranked(folder, 2.6, 2.5, 2.7)
+    assert found.spearman == pytest.approx(0.5) and found.held is None
+    assert "Spearman +0.50, which chance alone gives or betters in 50 % of cases" in found.sentence
+
+
+def test_four_recipes_in_the_same_order_held(folder: StudyFolder) -> None:
+    found = ranked(folder, 2.5, 2.6, 2.7, 2.8)
+    assert found.held and found.by_chance == pytest.approx(1 / 24)
+    assert "the ranking of the search held: Spearman +1.00 over 4 recipes besides the baseline" in found.sentence
+
+
+def test_five_recipes_may_have_one_pair_of_neighbours_swapped(folder: StudyFolder) -> None:
+    found = ranked(folder, 2.4, 2.5, 2.7, 2.6, 2.8)
+    assert found.spearman == pytest.approx(0.9) and found.held and found.by_chance == pytest.approx(5 / 120)
+    for trial in (SHRINK, LATE):
+        write(folder.store, trial, {1002: 2.45 + 0.2 * (trial == SHRINK), 1003: 2.45 + 0.2 * (trial == SHRINK)})
+    (again,) = longer_runs(folder)
+    assert again.spearman == pytest.approx(0.8) and again.held is None, "two pairs: chance does as well in 7 %"
+
+
+@pytest.mark.parametrize("recipes", [3, 4, 5, 6, 7, 8, 20])
+def test_chance_alone_agrees_below_one_in_twenty_less_often_than_that(recipes: int) -> None:
+    rng = random.Random(0)
+    orders = [*itertools.permutations(range(recipes))] if recipes <= 5 else []
+    orders = orders or [tuple(rng.sample(range(recipes), recipes)) for _ in range(150)]
+    found = [order_by_chance(range(recipes), order) for order in orders]
+    # All orders of a few recipes; of more, a draw, whose share is off by up to 0.035.
+    spare = 0.0 if recipes <= 5 else 0.035
+    for below in zip(*found, strict=True):
+        assert sum(p < 0.05 for p in below) / len(orders) <= 0.05 + spare
+    assert order_by_chance(range(recipes), range(recipes))[1] == 1.0
 
 
 def test_two_recipes_make_no_ranking(folder: StudyFolder) -> None:
