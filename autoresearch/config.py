@@ -46,7 +46,7 @@ class DecisionRule(Table):
 
 
 class ProposerSettings(Table):
-    name: Literal["auto", "llm", "tpe", "random"] = "auto"
+    name: Literal["auto", "llm", "gp", "tpe", "random"] = "auto"
     model: str | None = None
     base_url: str | None = None
     temperature: float = Field(0.7, ge=0, le=2)

@@ -225,7 +225,7 @@ COVERED = (
     replace(HALF, name="half nothing, the machine drifts", drifts=True),
 )
 COVERED_TRIALS = 28  # of a night: a CPU's, or a night of long runs
-GAINS = (0.5, 1.0, 1.3, 1.5, 2.0, 3.0)
+GAINS = (0.5, 1.0, 1.7, 2.0, 2.6, 3.0)
 POWER_TRIALS = (1, 28)
 
 

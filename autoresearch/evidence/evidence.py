@@ -143,7 +143,8 @@ class Evidence:
             BestRun(run.val_bpb, trial)
             for trial in self.trials
             for run in self.runs[trial.number]
-            if run.val_bpb is not None and self.key(trial) in self.scores and self.key(trial) != without
+            if run.val_bpb is not None and run.purpose != "confirmation"
+            if self.key(trial) in self.scores and self.key(trial) != without
         ]
         return min(found, key=lambda best: best.val_bpb, default=None)
 

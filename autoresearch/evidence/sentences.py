@@ -14,10 +14,10 @@ from autoresearch.trial import Trial
 
 MOST_NAMED = 4
 # Run-to-run deviations. By the shipped [decision] a gain of the first is kept in at least nine of ten cases, one of the
-# second in about half: 43 to 59 of 100, by the length of the night (docs/decision.md; benchmarks/promises.py).
-MOSTLY_KEPT, HALF_KEPT = 2.0, 1.3
+# second in about half: 42 to 64 of 100, by the length of the night (docs/decision.md; benchmarks/promises.py).
+MOSTLY_KEPT, HALF_KEPT = 2.6, 1.7
 # Of [decision] what those figures do not rest on; min_improvement they are above.
-NO_MATTER = {"min_improvement", "prior_deviation", "prior_runs"}
+NO_MATTER = {"min_improvement", "prior_deviation", "prior_runs", "confirmation_runs"}
 
 
 def headline(evidence: Evidence, meters: Meters) -> list[str]:

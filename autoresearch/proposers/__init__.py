@@ -11,17 +11,20 @@ __all__ = ["NothingLeft", "Proposer", "make_proposer"]
 
 
 def make_proposer(settings: ProposerSettings) -> Proposer:
-    """The proposer that study.toml names; `auto` is a language model where one is configured, else tpe."""
+    """The proposer that study.toml names; `auto` is a language model where one is configured, else gp."""
+    from autoresearch.proposers.bayes import BayesProposer
     from autoresearch.proposers.classic import RandomProposer, TpeProposer
 
     name = settings.name
     if name == "auto":
         configured = settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
-        name = "llm" if configured else "tpe"
+        name = "llm" if configured else "gp"
     if name == "random":
         return RandomProposer()
     if name == "tpe":
         return TpeProposer()
+    if name == "gp":
+        return BayesProposer()
     from autoresearch.proposers.llm import LlmProposer
 
-    return LlmProposer(settings, fallback=TpeProposer())
+    return LlmProposer(settings, fallback=BayesProposer())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from rails import RailsError, Value, gate, recipe_key
 STARTS = 14  # recipes before the first model, or fewer where there are fewer knobs
 DRAWS = 64  # until one passes the rails; then it goes to them as it is
 CANDIDATES, PARENTS = 300, 5
+MOST_LEARNED = 800  # recipes: the cost grows with their cube; beyond it the best half and the latest
 MOVED = 3  # knobs at once, at most
 FAILED = ("failed", "timed_out")
 
@@ -49,7 +51,18 @@ class _Known:
                 known.failed.append(point)
             elif trial.state == "running":
                 known.in_flight.append(point)
+        known._forget()
         return known
+
+    def _forget(self) -> None:
+        """Of very many recipes the best half and the latest are learned."""
+        n, half = len(self.scores), MOST_LEARNED // 2
+        if n <= MOST_LEARNED:
+            return
+        best = sorted(range(n), key=lambda place: self.scores[place])[:half]
+        kept = sorted({*best, *range(n - half, n)})
+        self.points, self.recipes = [self.points[i] for i in kept], [self.recipes[i] for i in kept]
+        self.scores, self.runs = [self.scores[i] for i in kept], [self.runs[i] for i in kept]
 
 
 class BayesProposer:
@@ -63,59 +76,63 @@ class BayesProposer:
 
     def propose(self, history: History) -> Proposal:
         space = Space(history.menu, history.limits)
+        stands = _standing(history)
         known = _Known.of(space, history.trials)
         rng = random.Random(f"gp/{history.seed}/{history.number}")
         most = min(history.menu.max_changes, len(space.knobs))
-        if len(known.scores) + len(known.failed) < min(STARTS, 2 + len(space.knobs)):
-            return self._at_random(history, space, rng, most)
+        ended = len(known.scores) + len(known.failed)
+        if ended < min(STARTS, 2 + len(space.knobs)) or len(known.scores) < 2:
+            return self._at_random(history, space, stands, rng, most)
         model = Process(np.array(known.points), np.array(known.scores), np.array(known.runs, float), history.deviation)
         fitted = model.fitted()
         model.believe(np.array(known.in_flight))
         best = [known.recipes[i] for i in np.argsort(fitted, kind="stable")[:PARENTS]]
-        candidates = self._candidates(history, space, best, rng, most)
+        candidates = _candidates(history, space, stands, best, rng, most)
         if not candidates:
-            return self._at_random(history, space, rng, most)
+            return self._at_random(history, space, stands, rng, most)
         points = np.array([space.point(candidate) for candidate in candidates])
         mean, deviation = model.predict(points)
         gains = expected_improvement(mean, deviation, float(fitted.min())) * _survives(model, points, known)
-        stands = model.predict(np.array([space.point(history.recipe)]))[0][0]
+        at_present = model.predict(np.array([space.point(stands)]))[0][0]
         for which in np.argsort(-gains, kind="stable"):
             reason = (
                 f"Of {len(candidates)} recipes near the best ones it promises most: {mean[which]:.4f}, give or take "
                 f"{deviation[which]:.4f}, after {len(known.scores)} that were measured."
             )
-            raw = _answer(history.recipe, candidates[which], reason, float(mean[which] - stands))
+            raw = _answer(stands, candidates[which], reason, float(mean[which] - at_present))
             if _passes(raw, history):
                 return Proposal(raw=raw, proposer=self.name)
-        return self._at_random(history, space, rng, most)
+        return self._at_random(history, space, stands, rng, most)
 
-    def _candidates(
-        self, history: History, space: Space, best: list[Recipe], rng: random.Random, most: int
-    ) -> list[Recipe]:
-        """New recipes that are allowed: mutations of the best ones that the incumbent can become by so many changes."""
-        within = [recipe for recipe in best if len(_changes(history.recipe, recipe)) <= most] or [history.recipe]
-        fresh: dict[str, Recipe] = {}
-        for _ in range(4 * CANDIDATES):
-            parent = {**history.recipe, **rng.choice(within)}
-            candidate = space.near(parent, rng.randint(1, min(MOVED, most)), rng)
-            key = recipe_key(candidate)
-            if key not in history.tried and 1 <= len(_changes(history.recipe, candidate)) <= most:
-                fresh.setdefault(key, candidate)
-            if len(fresh) == CANDIDATES:
-                break
-        return list(fresh.values())
-
-    def _at_random(self, history: History, space: Space, rng: random.Random, most: int) -> Proposal:
-        """Drawn evenly, as many knobs as may change; where the rails let nothing through they say why."""
+    def _at_random(self, history: History, space: Space, stands: Recipe, rng: random.Random, most: int) -> Proposal:
+        """A mutation of the incumbent; where the rails let nothing through they say why."""
         raw = ""
         for _ in range(DRAWS):
-            drawn = space.draw(rng)
-            turned = rng.sample(list(space.knobs), most)
-            candidate = {**history.recipe, **{name: drawn[name] for name in turned}}
-            raw = _answer(history.recipe, candidate, "Drawn evenly from the menu: too little is known for a model.")
+            candidate = space.near(stands, rng.randint(1, min(MOVED, most)), rng) or space.draw(rng)
+            raw = _answer(stands, candidate, "Drawn at random near what stands: too little is known for a model.")
             if _passes(raw, history):
                 break
         return Proposal(raw=raw, proposer=self.name)
+
+
+def _candidates(
+    history: History, space: Space, stands: Recipe, best: list[Recipe], rng: random.Random, most: int
+) -> list[Recipe]:
+    """New recipes that are allowed: mutations of the best ones that the incumbent can become by so many changes."""
+    within = [recipe for recipe in best if len(_changes(stands, recipe)) <= most] or [stands]
+    fresh: dict[str, Recipe] = {}
+    misses = 0
+    for _ in range(4 * CANDIDATES):
+        candidate = space.near(rng.choice(within), rng.randint(1, min(MOVED, most)), rng)
+        if candidate is None:
+            misses += 1
+            if misses == DRAWS:
+                break
+        elif 1 <= len(_changes(stands, candidate)) <= most and (key := recipe_key(candidate)) not in history.tried:
+            fresh.setdefault(key, candidate)
+        if len(fresh) == CANDIDATES:
+            break
+    return list(fresh.values())
 
 
 def _survives(model: Process, points: Array, known: _Known) -> Array:
@@ -134,6 +151,15 @@ def _admitted(recipe: Mapping[str, Value], space: Space) -> Recipe | None:
         return {name: knob.admit(recipe[name]) for name, knob in space.knobs.items()}
     except (RailsError, KeyError):
         return None
+
+
+def _standing(history: History) -> Recipe:
+    """The recipe that is changed, as the menu has it: its default where the recipe has no such value."""
+    found = history.menu.defaults()
+    for name, knob in history.menu.knobs.items():
+        with suppress(RailsError, KeyError):
+            found[name] = knob.admit(history.recipe[name])
+    return found
 
 
 def _changes(before: Mapping[str, Value], after: Mapping[str, Value]) -> Recipe:

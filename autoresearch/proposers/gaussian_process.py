@@ -16,6 +16,7 @@ LENGTH_MEAN, LENGTH_DEVIATION = 0.7, 0.8
 NOISE_MEAN, NOISE_DEVIATION, KNOWN_NOISE_DEVIATION = math.log(0.1), 1.0, 0.5
 # Length scales are fitted to so many points: the best half of them and others spread over the rest.
 FITTED_ON, ITERATIONS = 80, 20
+FARTHEST = 6.0  # from the prior's mean, of any logarithm: beyond it nothing changes any more
 ROOT5 = 5**0.5
 
 
@@ -76,8 +77,15 @@ class Process:
             best, rest = order[: FITTED_ON // 2], order[FITTED_ON // 2 :]
             order = np.concatenate([best, rest[np.linspace(0, len(rest) - 1, FITTED_ON // 2).astype(int)]])
         some = self._points[order], self._scores[order], self._runs[order]
+        bounds = list(zip(self._prior_mean - FARTHEST, self._prior_mean + FARTHEST, strict=True))
         found = optimize.minimize(
-            self._cost, self._prior_mean, some, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
+            self._cost,
+            self._prior_mean,
+            some,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": ITERATIONS},
         )
         parameters: Array = found.x
         return parameters

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from autoresearch.trial import Recipe
 from rails import Knob, Limits, Menu, Value, violations
 
-DRAWS = 1000
+DRAWS = 100  # until one is allowed
 DIGITS = 4  # of a number that a person can read
 
 
@@ -54,16 +54,16 @@ class Space:
                 break
         return recipe
 
-    def near(self, recipe: Recipe, knobs: int, rng: random.Random, step: float = 0.12) -> Recipe:
-        """The recipe with so many knobs moved, half the time by a step or so, else anywhere; one that is allowed and
-        another, where there is such a one."""
+    def near(self, recipe: Recipe, knobs: int, rng: random.Random, step: float = 0.12) -> Recipe | None:
+        """The recipe with so many knobs moved, half the time by a step or so, else anywhere: one that is allowed and
+        another; None where none is to be found."""
         for _ in range(DRAWS):
             moved = dict(recipe)
             for name in rng.sample(list(self.knobs), knobs):
                 moved[name] = move(self.knobs[name], recipe[name], rng, step)
             if moved != recipe and self.allows(moved):
-                break
-        return moved
+                return moved
+        return None
 
 
 def value_at(knob: Knob, share: float) -> Value:
@@ -85,6 +85,8 @@ def share_of(knob: Knob, value: Value) -> float:
     if knob.choices:
         return (knob.choices.index(value) + 0.5) / len(knob.choices)
     assert knob.low is not None and knob.high is not None and isinstance(value, int | float)
+    if knob.low == knob.high:
+        return 0.5
     if knob.scale == "log":
         return math.log(value / knob.low) / math.log(knob.high / knob.low)
     return (value - knob.low) / (knob.high - knob.low)

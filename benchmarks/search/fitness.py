@@ -59,7 +59,7 @@ def agreement(first: Surrogate, second: Surrogate, recorded: Recorded, space: Sp
     drawn = np.array([features(space, space.draw(rng)) for _ in range(PROBES)])
     parents = [dict(recorded.recipes[place]) for place in np.argsort(recorded.level)[:GOOD_PARENTS]]
     near = [space.near(rng.choice(parents), rng.randint(1, 3), rng) for _ in range(PROBES)]
-    good = np.array([features(space, recipe) for recipe in near])
+    good = np.array([features(space, recipe) for recipe in near if recipe])
     apart = first.level(good) - second.level(good)
     return Agreement(
         _rank_correlation(first.level(drawn), second.level(drawn)),

@@ -33,7 +33,7 @@ def gaussian_process(space: Space, ledger: Ledger) -> None:
         fresh: dict[str, Recipe] = {}
         while len(fresh) < CANDIDATES:
             candidate = space.near(rng.choice(best), rng.randint(1, 3), rng)
-            if (key := recipe_key(candidate)) not in ledger.recipes:
+            if candidate and (key := recipe_key(candidate)) not in ledger.recipes:
                 fresh[key] = candidate
         drawn = list(fresh.values())
         mean, deviation = model.predict(np.array([space.point(candidate) for candidate in drawn]))

@@ -114,8 +114,8 @@ def racing(space: Space, ledger: Ledger) -> None:
     while not ledger.is_over:
         racers = list(elites)
         while len(racers) < RACERS:
-            joins = space.draw(rng) if rng.random() < 0.25 else space.near(rng.choice(elites), rng.randint(1, 3), rng)
-            racers.append(joins)
+            parent = None if rng.random() < 0.25 else rng.choice(elites)
+            racers.append((parent and space.near(parent, rng.randint(1, 3), rng)) or space.draw(rng))
         for seed in range(MOST_SEEDS):
             for racer in racers:
                 known = scores.setdefault(recipe_key(racer), {})

@@ -11,7 +11,7 @@ from studies import GOOD, change, make_study, query, run_study
 
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.evidence import combined
-from autoresearch.evidence.sentences import headline, improved, noise, not_this, warnings
+from autoresearch.evidence.sentences import MOSTLY_KEPT, headline, improved, noise, not_this, warnings
 from autoresearch.evidence.status import status
 from autoresearch.exchange import import_study
 from autoresearch.study.folder import StudyFolder
@@ -104,7 +104,7 @@ def test_the_sentences_agree_with_the_sums(ran: StudyFolder, imported: StudyFold
     assert gain and f"{gain.value:.4f} ± {gain.half_interval:.4f}" in second and "(estimate)" in second
     assert "200,000 tokens a run" in not_this(evidence, [])
     assert warnings(evidence, measure(evidence))[-1].startswith("Energy is estimated")
-    assert f"{2 * evidence.noise.deviation:.4f} is kept in nine of ten cases" in noise(evidence)
+    assert f"{MOSTLY_KEPT * evidence.noise.deviation:.4f} is kept in nine of ten cases" in noise(evidence)
     theirs = Evidence(imported)
     said = warnings(theirs, measure(theirs))
     assert said[0].startswith("The search is flailing") and any("the luckiest of 7 runs" in text for text in said)

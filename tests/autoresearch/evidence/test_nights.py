@@ -81,7 +81,7 @@ def test_a_real_endpoint_that_is_down_is_told(tmp_path: Path) -> None:
         run_study(folder, proposer=make_proposer(folder.settings.proposer), trials=2)
     (said,) = silence(Evidence(folder))
     assert said.startswith("The language model never answered: it was asked 1 time in vain since trial 1 (")
-    assert "instead of it proposed tpe 2 trials" in said and url in said
+    assert "instead of it proposed gp 2 trials" in said and url in said
 
 
 def test_why_the_last_night_ended_is_told_once_it_is_over(tmp_path: Path) -> None:

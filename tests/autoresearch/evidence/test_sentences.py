@@ -22,7 +22,7 @@ from autoresearch.terminal.meters import meter_lines
 @pytest.fixture
 def ran(tmp_path: Path) -> StudyFolder:
     """One keep."""
-    folder = make_study(tmp_path / "home")
+    folder = make_study(tmp_path / "home", decision__confirmation_runs=3)
     run_study(folder, [change("lr", GOOD)], workers=1)
     return folder
 
@@ -50,7 +50,8 @@ def test_a_night_without_a_keep_says_which_gains_it_would_have_kept_and_how_ofte
     folder = make_study(tmp_path)
     run_study(folder, [change("lr", 0.0005)], workers=1)
     deviation = Evidence(folder).noise.deviation
-    said = f"a gain of {2 * deviation:.4f} is kept in nine of ten cases, one of {1.3 * deviation:.4f} in about half"
+    mostly, half = MOSTLY_KEPT * deviation, HALF_KEPT * deviation
+    said = f"a gain of {mostly:.4f} is kept in nine of ten cases, one of {half:.4f} in about half"
     assert said in improved(Evidence(folder)) and said in noise(Evidence(folder))
     assert "seldom" not in improved(Evidence(folder)) + noise(Evidence(folder))
 
@@ -58,7 +59,7 @@ def test_a_night_without_a_keep_says_which_gains_it_would_have_kept_and_how_ofte
 def test_the_least_improvement_is_above_what_the_noise_asks(tmp_path: Path) -> None:
     folder = make_study(tmp_path, decision__min_improvement=0.125)
     deviation = Evidence(folder).noise.deviation
-    assert f"a gain of {0.125 + 2 * deviation:.4f} is kept in nine of ten" in noise(Evidence(folder))
+    assert f"a gain of {0.125 + MOSTLY_KEPT * deviation:.4f} is kept in nine of ten" in noise(Evidence(folder))
 
 
 def test_of_a_rule_that_nobody_simulated_nothing_is_said(tmp_path: Path) -> None:
@@ -101,14 +102,16 @@ def test_of_nights_in_which_nothing_helps_few_say_so_of_the_test_text() -> None:
 
 
 def test_luck_is_measured_by_the_other_runs_of_the_recipe(ran: StudyFolder) -> None:
-    runs = sorted(row[0] for row in query(ran, "SELECT val_bpb FROM runs WHERE trial = 1"))
+    runs = sorted(
+        row[0] for row in query(ran, "SELECT val_bpb FROM runs WHERE trial = 1 AND purpose <> 'confirmation'")
+    )
     meters, evidence = meters_of(ran), Evidence(ran)
     assert meters.best_observed == runs[0] and meters.best_recipe_mean == pytest.approx(fmean(runs))
     assert meters.luck == pytest.approx(fmean(runs[1:]) - runs[0])
     assert meters.luck_half_interval == evidence.noise.half_width(len(runs) - 1)
     line = next(line for line in meter_lines(meters) if line.name == "luck in the lowest number")
     assert line.value == f"{meters.luck:.4f} ± {meters.luck_half_interval:.4f}"
-    assert line.note.endswith(f"against {fmean(runs[1:]):.4f}, the mean of its recipe's {len(runs) - 1} other runs")
+    assert line.note.endswith(f"against {fmean(runs[1:]):.4f}, the mean of its recipe's 1 other run")
 
 
 def test_the_warning_of_luck_names_the_others_mean(ran: StudyFolder) -> None:

@@ -25,7 +25,7 @@ HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e"
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """Two keeps on one another, a discard, a failure, a blocked proposal."""
-    folder = make_study(tmp_path_factory.mktemp("facts") / "home")
+    folder = make_study(tmp_path_factory.mktemp("facts") / "home", decision__confirmation_runs=3)
     blocked = json.dumps({"knob": "lr", "new_value": 9.0, "reason": HOSTILE})
     answers = [change("lr", 0.002), change("lr", GOOD), change("d_ff", 1024), change("beta1", 0.55), blocked]
     run_study(folder, answers, workers=1)
@@ -51,8 +51,9 @@ def test_the_headline_says_what_was_tried_and_what_improved_on_both_texts(ran: S
     tried, improved = told.headline
     assert "4 changes were trained, 1 of them failed, 1 more was blocked" in tried and "3 of 13 knobs" in tried
     assert "2 were kept" in tried
-    gain = fmean(runs_of(ran, 0)) - fmean(runs_of(ran, 2))
-    on_test = fmean(runs_of(ran, 0, "test_bpb")) - fmean(runs_of(ran, 2, "test_bpb"))
+    sql = "SELECT AVG(val_bpb), AVG(test_bpb) FROM runs WHERE purpose = 'confirmation' GROUP BY trial ORDER BY trial"
+    (val_before, test_before), (val_after, test_after) = query(ran, sql)
+    gain, on_test = val_before - val_after, test_before - test_after
     assert f"better than the baseline by {gain:.4f} ±" in improved and "EUR" in improved
     assert f" and worse by {-on_test:.4f} ±" in improved, "the stub's test text says the opposite"
     assert "not a usable model" in told.not_this
@@ -166,10 +167,10 @@ def test_the_details_of_a_trial_hold_diff_verdicts_answer_and_curves(ran: StudyF
     assert not blocked.verdicts[2].passed and blocked.verdicts[2].text.startswith("blocked by range: lr must be")
     assert blocked.answer and HOSTILE[4:10] in blocked.answer, "what was answered is kept word for word"
     assert kept.curves[0].points == [[1, 7.6], [25, 5.0]]
-    assert [row[:2] for row in kept.runs.rows[:2]] == [["0", "candidate"], ["1", "candidate"]]
+    assert [row[:2] for row in kept.runs.rows[:2]] == [["1", "candidate"], ["2", "candidate"]]
     runs, score = len(runs_of(ran, 2)), facts(ran).trials[2].score
     assert len(kept.runs.rows) == runs
-    assert kept.summary.startswith(f"on the recipe of trial 1; {score} bits per byte over {runs} runs; better by +")
+    assert kept.summary.startswith(f"on the recipe of trial 1; {score} bits per byte over 2 runs; better by +")
     assert "lr = 0.004\n" in kept.recipe
 
 

@@ -16,13 +16,14 @@ from studies import change, make_study, query, run_study
 
 from autoresearch.config import ProposerSettings
 from autoresearch.proposers import Proposer, make_proposer
+from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.proposers.classic import RandomProposer, TpeProposer
 from autoresearch.proposers.llm import TRIALS_BETWEEN_ATTEMPTS, LlmProposer
 from autoresearch.trial import Trial
 from rails import gate, load_menu
 
 
-@pytest.mark.parametrize("proposer", [RandomProposer(), TpeProposer()], ids=["random", "tpe"])
+@pytest.mark.parametrize("proposer", [RandomProposer(), TpeProposer(), BayesProposer()], ids=["random", "tpe", "gp"])
 def test_another_study_seed_gives_other_proposals(proposer: Any) -> None:
     answers = {proposer.propose(history(seed=seed)).raw for seed in range(8)}
     assert len(answers) > 5
@@ -100,10 +101,10 @@ def test_a_configured_endpoint_makes_the_language_model_the_default(endpoint: En
     assert endpoint.keys == ["Bearer secret-key"]
 
 
-def test_without_an_endpoint_the_default_is_tpe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_endpoint_the_default_is_bayesian_optimization(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert make_proposer(ProposerSettings()).name == "tpe"
+    assert make_proposer(ProposerSettings()).name == "gp"
 
 
 def test_an_endpoint_without_schemas_is_asked_plainly_from_then_on(endpoint: Endpoint) -> None:
@@ -127,13 +128,13 @@ def test_a_passing_fault_is_retried(endpoint: Endpoint) -> None:
     assert len(endpoint.requests) == 3
 
 
-def test_when_the_endpoint_stays_down_tpe_goes_on_and_says_so(endpoint: Endpoint) -> None:
+def test_when_the_endpoint_stays_down_the_optimizer_goes_on_and_says_so(endpoint: Endpoint) -> None:
     endpoint.answer = lambda request: (503, "{}")
     proposer = make_proposer(ProposerSettings(max_retries=1))
     first = proposer.propose(history())
-    assert first.proposer == "tpe" and "tpe proposes until trial 6" in first.notes[0]
+    assert first.proposer == "gp" and "gp proposes until trial 6" in first.notes[0]
     asked = len(endpoint.requests)
-    assert proposer.propose(replace(history(), number=3)).proposer == "tpe"
+    assert proposer.propose(replace(history(), number=3)).proposer == "gp"
     assert len(endpoint.requests) == asked, "an outage does not cost every trial its retries"
     endpoint.answer = lambda request: (200, completion(change("lr", 0.004)))
     assert proposer.propose(replace(history(), number=1 + TRIALS_BETWEEN_ATTEMPTS)).proposer == "llm"
@@ -160,10 +161,10 @@ def test_when_the_endpoint_stays_down_tpe_goes_on_and_says_so(endpoint: Endpoint
 def test_an_endpoint_that_answers_nonsense_never_raises(endpoint: Endpoint, body: str) -> None:
     endpoint.answer = lambda request: (200, body)
     proposal = make_proposer(ProposerSettings(max_retries=0)).propose(history())
-    assert proposal.proposer in ("tpe", "llm") and type(proposal.raw) is str
+    assert proposal.proposer in ("gp", "llm") and type(proposal.raw) is str
     assert all(type(n) in (int, type(None)) for n in (proposal.prompt_tokens, proposal.completion_tokens))
     verdict = gate(proposal.raw, history().recipe, history().menu, (), LIMITS)
-    assert verdict.passed == (proposal.proposer == "tpe")
+    assert verdict.passed == (proposal.proposer == "gp")
 
 
 def test_a_night_with_a_language_model_writes_down_what_it_was_shown_and_no_key(

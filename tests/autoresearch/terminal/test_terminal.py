@@ -50,7 +50,7 @@ def test_every_trial_has_a_line_with_its_score_interval_and_outcome(ran: StudyFo
     kept = evidence.trials[1]
     assert words.plus_minus(kept.val_bpb, evidence.noise.half_width(kept.n_runs)) in lines[1]
     assert words.gain(kept.improvement, kept.improvement_low, kept.improvement_high) in lines[1]
-    assert "failed: seed 0: diverged" in lines[2] and "blocked range" in lines[3]
+    assert "failed: seed 1: diverged" in lines[2] and "blocked range" in lines[3]
     assert len(shown(trials_table(evidence, last=2)).splitlines()) == 3
 
 
