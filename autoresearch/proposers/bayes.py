@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autoresearch import words
 from autoresearch.proposers.gaussian_process import Array, Process, expected_improvement
 from autoresearch.proposers.space import Space
 from autoresearch.trial import History, Proposal, Recipe, Trial
@@ -95,10 +96,8 @@ class BayesProposer:
         gains = expected_improvement(mean, deviation, float(fitted.min())) * _survives(model, points, known)
         at_present = model.predict(np.array([space.point(stands)]))[0][0]
         for which in np.argsort(-gains, kind="stable"):
-            reason = (
-                f"Of {len(candidates)} recipes near the best ones it promises most: {mean[which]:.4f}, give or take "
-                f"{deviation[which]:.4f}, after {len(known.scores)} that were measured."
-            )
+            promised = words.plus_minus(float(mean[which]), 1.96 * float(deviation[which]))
+            reason = f"Of {len(candidates)} recipes near the best, after {words.count(ended, 'recipe')}: {promised}."
             raw = _answer(stands, candidates[which], reason, float(mean[which] - at_present))
             if _passes(raw, history):
                 return Proposal(raw=raw, proposer=self.name)

@@ -97,7 +97,10 @@ def _line(trial: Trial, before: Recipe) -> str:
                 outcome += (
                     f", delta {words.gain(-trial.improvement)} where {words.gain(trial.expected_delta)} was expected"
                 )
-        outcome += f": {trial.decision}" if trial.decision else ""
+        if trial.outcome == "carried":
+            outcome += ": carried over to a later trial"
+        elif trial.decision:
+            outcome += f": {trial.decision}"
     elif trial.state == "blocked":
         outcome = f"blocked by {clean(trial.rail or '?', 40)}: {clean(trial.reason, 200)}"
     else:

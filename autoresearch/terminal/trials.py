@@ -61,7 +61,7 @@ def trial_view(
     evidence: Evidence, trial: Trial, runs: list[Run], proposal: dict[str, Any] | None, diff: str
 ) -> RenderableType:
     """Everything about one trial."""
-    outcome = words.state(trial.decision or trial.state)
+    outcome = words.state(trial.outcome)
     facts = {
         "trial": f"{trial.number}, the baseline"
         if trial.parent is None

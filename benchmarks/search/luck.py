@@ -28,6 +28,7 @@ class Luck:
     """Deviations are of the logarithm, so shares of the score."""
 
     log_variance: Linear
+    between: tuple[float, float]  # the deviations that were seen: beyond them nothing is known
     seed_share: float  # of a run's variance that goes with its seed, in whatever recipe
     val_with_test: float  # correlation
     test_ratio: float  # of test's deviation to val's
@@ -36,7 +37,7 @@ class Luck:
 
     def deviation(self, features: Array) -> float:
         """Of one run; features [n]."""
-        return float(np.exp(self.log_variance(features) / 2))
+        return float(np.clip(np.exp(self.log_variance(features) / 2), *self.between))
 
 
 def fit_luck(groups: Sequence[Repeated]) -> Luck:
@@ -61,7 +62,8 @@ def fit_luck(groups: Sequence[Repeated]) -> Luck:
     correlation, ratio = _val_and_test(groups, deviations)
     runs = sum(len(group.val) for group in groups)
     share = _seed_share(groups, deviations)
-    return Luck(Linear.of(points, weights), share, correlation, ratio, len(groups), runs)
+    between = float(deviations.min()), float(deviations.max())
+    return Luck(Linear.of(points, weights), between, share, correlation, ratio, len(groups), runs)
 
 
 def _seed_share(groups: Sequence[Repeated], deviations: Array) -> float:

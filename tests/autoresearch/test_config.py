@@ -60,7 +60,7 @@ def test_an_unknown_key_is_named_with_the_nearest(file: Path, old: str, new: str
         ("confidence = 0.99", "confidence = nan", "decision.confidence: .*finite"),
         ("price_per_kwh = 0.30", "price_per_kwh = inf", "energy.price_per_kwh: .*finite"),
         ("price_per_kwh = 0.30", "price_per_kwh = -0.1", "energy.price_per_kwh: .*0"),
-        ("max_runs = 8", "max_runs = 1", "decision.max_runs: .*2"),
+        ("max_runs = 12", "max_runs = 1", "decision.max_runs: .*2"),
         ('source = "stdlib"', "source = 3", "data.source: .*string"),
         ('reference = "incumbent"', 'reference = "best"', "decision.reference: .*'incumbent' or 'baseline'.*'best'"),
         ('name = "auto"', 'name = "gpt"', "proposer.name: .*'random'.*'gpt'"),
@@ -125,7 +125,7 @@ def test_a_bad_time_of_day_is_found_when_the_settings_load(file: Path) -> None:
 
 
 def test_two_settings_that_do_not_fit_together_are_said_plainly(file: Path) -> None:
-    assert problem(file, "reference_max = 24", "reference_max = 4").startswith("decision.reference_max is below")
+    assert problem(file, "reference_max = 24", "reference_max = 2").startswith("decision.reference_max is below")
 
 
 def test_what_is_no_toml_is_said_with_the_line(file: Path) -> None:
@@ -194,4 +194,4 @@ def test_a_preset_names_every_setting_there_is(name: str) -> None:
 
 def test_the_defaults_are_those_that_the_measured_error_rates_belong_to() -> None:
     rule = DecisionRule()
-    assert (rule.confidence, rule.min_improvement, rule.max_runs, rule.reference) == (0.99, 0.0, 8, "incumbent")
+    assert (rule.confidence, rule.min_improvement, rule.max_runs, rule.reference) == (0.99, 0.0, 12, "incumbent")

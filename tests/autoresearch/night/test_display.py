@@ -26,9 +26,9 @@ def test_without_a_terminal_each_step_is_a_line(tmp_path: Path) -> None:
     said, _ = watched(tmp_path, terminal=False)
     lines = said.splitlines()
     assert lines[0] == "trial 0 seed 0: baseline" and lines[1].startswith("trial 0 seed 0: val_bpb 2.9")
-    assert "trial 1 seed 0: lr = 0.004" in lines
+    assert "trial 1 seed 1: lr = 0.004" in lines
     assert any(line.startswith("trial 1: lr 0.001 -> 0.004: keep (P(better) ") for line in lines)
-    assert "trial 2 seed 0: diverged: loss is NaN" in lines
+    assert "trial 2 seed 1: diverged: loss is NaN" in lines
     assert any(line.startswith("trial 3: lr 0.004 -> 9: blocked (") for line in lines)
     assert any(line.startswith("trial 4: no readable change: blocked (") for line in lines)
     assert lines[-1].startswith("a note") and "\x1b" not in said
