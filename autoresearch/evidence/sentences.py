@@ -14,7 +14,7 @@ from autoresearch.trial import Trial
 
 MOST_NAMED = 4
 # Run-to-run deviations. By the shipped [decision] a gain of the first is kept in at least nine of ten cases, one of the
-# second in about half: 42 to 64 of 100, by the length of the night (docs/decision.md; benchmarks/promises.py).
+# second in about half: 44 to 67 of 100, by the length of the night (docs/decision.md; benchmarks/promises.py).
 MOSTLY_KEPT, HALF_KEPT = 2.6, 1.7
 # Of [decision] what those figures do not rest on; min_improvement they are above.
 NO_MATTER = {"min_improvement", "prior_deviation", "prior_runs", "confirmation_runs"}
@@ -146,6 +146,8 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
     found = []
     if meters.verdict != "researching":
         found.append(f"The search is {meters.verdict}: {meters.why}.")
+    if evidence.gain() is not None and not evidence.is_confirmed and not evidence.imported:
+        found.append("The gain is told from the runs that decided, which flatter it: no fresh runs confirm it yet.")
     found += meters.longer_contexts[:MOST_NAMED]
     if (more := len(meters.longer_contexts) - MOST_NAMED) > 0:
         found.append(f"{words.count(more, 'more keep has', 'more keeps have')} longer context than the baseline.")

@@ -51,9 +51,9 @@ class StopRule:
         self._by_a_person = self._by_a_person or by_a_person
 
     @property
-    def is_wanted(self) -> bool:
-        """Whether a person asked for the end: then nothing is begun any more that could wait."""
-        return self._by_a_person or self.folder.store.control == "stop"
+    def is_urgent(self) -> bool:
+        """Whether a person asked for the end, or the disk does: then nothing is begun any more that could wait."""
+        return self._by_a_person or self.folder.store.control == "stop" or self._free_bytes_if_few() is not None
 
     def trial_started(self) -> None:
         self._trials += 1
@@ -81,7 +81,10 @@ class StopRule:
                 return f"the limit of {limits.kwh:g} kWh is reached"
             if limits.cost is not None and kwh * energy.price_per_kwh >= limits.cost:
                 return f"the limit of {limits.cost:g} {energy.currency} is reached"
-        free = shutil.disk_usage(self.folder.path).free
-        if free < limits.min_free_disk_bytes:
+        if (free := self._free_bytes_if_few()) is not None:
             return f"only {free / GIB:.1f} GiB of disk are free, limits.min_free_disk_bytes asks for more"
         return None
+
+    def _free_bytes_if_few(self) -> int | None:
+        free = shutil.disk_usage(self.folder.path).free
+        return free if free < self.limits.min_free_disk_bytes else None

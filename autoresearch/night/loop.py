@@ -79,7 +79,7 @@ class StudyLoop:
         both share: what the night is worth is told from these alone. False where there is nothing to confirm."""
         incumbent, wanted = int(self.store.study()["incumbent"]), self.rule.confirmation_runs
         known = self.store.runs(incumbent)
-        if incumbent == 0 or self.stop.is_wanted or any(run.purpose == "confirmation" for run in known):
+        if incumbent == 0 or self.stop.is_urgent or any(run.purpose == "confirmation" for run in known):
             return False
         first = max(run.seed for run in [*known, *self.store.runs(0)]) + 1
         seeds = range(first, first + wanted)
