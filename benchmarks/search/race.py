@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_limits
 
 from .arms import ARMS
 from .night import Standing
@@ -57,7 +58,6 @@ class Race:
         """In the jobs' order. Progress goes to the terminal."""
         known = {job: night for arm in {job.arm for job in jobs} for job, night in self._known(arm)}
         missing = [job for job in jobs if job not in known]
-        os.environ["OMP_NUM_THREADS"] = "1"  # of each process
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         pool = ProcessPoolExecutor(os.cpu_count(), initializer=_set_worlds, initargs=(self._worlds,))
         with pool, Progress(*columns) as bar:
@@ -99,6 +99,7 @@ _worlds: dict[str, Surrogate] = {}  # of one process of the pool
 
 
 def _set_worlds(worlds: Sequence[Surrogate]) -> None:
+    threadpool_limits(1)  # a process a core: threads of their own would only wait for one another
     _worlds.update({world.name: world for world in worlds})
 
 
