@@ -281,7 +281,12 @@ class Evidence:
     @cached_property
     def is_confirmed(self) -> bool:
         """Whether the headline is made from runs that no decision has read."""
-        return min(map(len, self._confirming("val_bpb"))) >= 2
+        return self.confirming_runs >= 2
+
+    @property
+    def confirming_runs(self) -> int:
+        """Seeds that baseline and incumbent were both measured anew with."""
+        return len(self._confirming("val_bpb")[0])
 
     def gain(self) -> Gain | None:
         """How much lower the incumbent's val_bpb is than the baseline's; None where there is nothing to compare.
