@@ -182,7 +182,8 @@ def test_kill_9_of_worker_and_runner_loses_nothing_and_leaves_no_process(home: H
     home.command("run", "mine", "--trials", "1")
     folder = home.study
     assert [trial.state for trial in folder.store.trials()] == ["complete"] * 3
-    assert query(folder, "SELECT MAX(attempts) FROM runs WHERE trial = 0") == [(2,)]
+    # The run that lost its worker may have been under way again when the runner was killed.
+    assert query(folder, "SELECT MAX(attempts) FROM runs WHERE trial = 0") in ([(2,)], [(3,)])
     assert_git_and_database_agree(folder)
 
 
