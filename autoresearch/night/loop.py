@@ -235,13 +235,15 @@ class StudyLoop:
 
     def _carry_over(self, trial: Trial, decision: Decision, noise: Noise) -> None:
         """A change that helps where it was made is made again on the recipe that stands by now, by a trial of its own.
-        Nothing is decided here: two changes that help apart need not help together."""
+        Nothing is decided here: two changes that help apart need not help together. What stands there already is
+        discarded."""
         stands = self._reference
         recipe = self._trial(stands).recipe
         changes = {knob: value for knob, value in trial.changes.items() if recipe[knob] != value}
         helps = f"{decision.reason}: it helps on trial {trial.parent}'s recipe, but trial {stands}'s stands by now"
         if not changes:
-            self._close(trial, "complete", f"{helps} and has it already", comparison=decision.comparison, noise=noise)
+            reason = f"{helps} and has it already"
+            self._close(trial, "complete", reason, decision="discard", comparison=decision.comparison, noise=noise)
             return
         self._close(
             trial,

@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.proposers.proposer import NothingLeft
+from autoresearch.proposers.space import readable, value_at
 from autoresearch.trial import History, Proposal, Trial, Value
 from rails import Knob, RailsError, gate
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 # A draw that the rails would block is drawn again, this often; then it goes to them as it is.
 DRAWS = 64
 TPE_DRAWS = 16
-SIGNIFICANT_DIGITS = 4
 
 
 class RandomProposer:
@@ -96,22 +96,7 @@ def _is_allowed(raw: str, history: History) -> bool:
 
 
 def _draw(knob: Knob, rng: random.Random) -> Value:
-    if knob.choices:
-        return rng.choice(list(knob.choices))
-    assert knob.low is not None and knob.high is not None
-    if knob.scale == "log":
-        value = knob.low * (knob.high / knob.low) ** rng.random()
-    else:
-        value = knob.low + (knob.high - knob.low) * rng.random()
-    return _round(knob, value)
-
-
-def _round(knob: Knob, value: float) -> Value:
-    """A value that a person can read: whole for an int knob, four significant digits for a float."""
-    assert knob.low is not None and knob.high is not None
-    if knob.type == "int":
-        return int(min(knob.high, max(knob.low, round(value))))
-    return float(min(knob.high, max(knob.low, float(f"{value:.{SIGNIFICANT_DIGITS}g}"))))
+    return rng.choice(list(knob.choices)) if knob.choices else value_at(knob, rng.random())
 
 
 def _suggest(knob: Knob, trial: optuna.Trial) -> Value:
@@ -122,7 +107,7 @@ def _suggest(knob: Knob, trial: optuna.Trial) -> Value:
     assert knob.low is not None and knob.high is not None
     if knob.type == "int":
         return trial.suggest_int(knob.name, int(knob.low), int(knob.high), log=knob.scale == "log")
-    return _round(knob, trial.suggest_float(knob.name, knob.low, knob.high, log=knob.scale == "log"))
+    return readable(knob, trial.suggest_float(knob.name, knob.low, knob.high, log=knob.scale == "log"))
 
 
 def _distribution(knob: Knob, optuna: Any) -> Any:

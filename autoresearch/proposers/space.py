@@ -75,6 +75,12 @@ def value_at(knob: Knob, share: float) -> Value:
         value = knob.low * (knob.high / knob.low) ** share
     else:
         value = knob.low + (knob.high - knob.low) * share
+    return readable(knob, value)
+
+
+def readable(knob: Knob, value: float) -> Value:
+    """A value of its range that a person can read: whole for an int knob, four significant digits for a float."""
+    assert knob.low is not None and knob.high is not None
     if knob.type == "int":
         return int(min(knob.high, max(knob.low, round(value))))
     return float(min(knob.high, max(knob.low, float(f"{value:.{DIGITS}g}"))))

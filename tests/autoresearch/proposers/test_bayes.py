@@ -114,7 +114,7 @@ def test_it_keeps_away_from_where_runs_fail() -> None:
     assert sum(float(lr) <= 0.01 for lr in proposed) >= 9
 
 
-def test_thousands_of_trials_are_learned_in_a_second_or_so() -> None:
+def test_of_thousands_of_trials_it_still_proposes_what_the_rails_let_through() -> None:
     rng = random.Random(0)
     recipes = [MENU.defaults() | {"lr": rng.uniform(1e-4, 3e-2), "beta2": rng.uniform(0.8, 0.99)} for _ in range(3000)]
     trials = [baseline(), *(measured(n + 1, recipe, score(recipe)) for n, recipe in enumerate(recipes))]
