@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from light.page import failed_tests, markdown  # noqa: E402  they need the checkout on the path
 
-from trainer.worker import CACHE, ENVIRONMENT  # noqa: E402
+from trainer.worker import CACHE, ENVIRONMENT  # noqa: E402  likewise
 
 # In the order of what is most worth knowing, with the most seconds of nine minutes that each may take. They come to
 # more than nine minutes, since few take all of theirs. The tests are last as the longest: each notes its own outcome.

@@ -89,7 +89,7 @@ def mean_effect(effects: Sequence[Effect], noise: Noise) -> tuple[float, float]:
     """The mean of several trials' effects, each by the inverse of its variance, and half of its 95 % interval.
 
     One of n runs against m weighs 1 / (1 / n + 1 / m). Trials with one reference share its luck, which no number of
-    them averages out. The interval holds the truth in 93 to 98 % of cases where the decision chose the runs.
+    them averages out. The interval holds the truth in 94 to 96 % of cases where the decision chose the runs.
     """
     weights = [1 / (1 / each.runs + 1 / each.reference_runs) for each in effects]
     mean = sum(weight * each.improvement for weight, each in zip(weights, effects, strict=True)) / sum(weights)

@@ -183,7 +183,7 @@ def uses_transformer_engine(recipe: Recipe, device: torch.device) -> bool:
     if device.type != "cuda" or recipe.precision == "fp32":
         return False
     try:
-        import transformer_engine.pytorch  # noqa: F401
+        import transformer_engine.pytorch  # noqa: F401  only whether it can be
     except ModuleNotFoundError as error:
         missing = str(error)
     except Exception as error:  # installed but broken: what it raises depends on what it misses
@@ -234,7 +234,7 @@ def _require_shareable(recipe: Recipe, processes: int) -> None:
 def _start_processes(processes: Processes) -> None:
     """The process groups that Megatron will not do without: of this process alone where torchrun made none."""
     if not dist.is_initialized():
-        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # torch hides it from mypy
         atexit.register(dist.destroy_process_group)
     if parallel_state.model_parallel_is_initialized():
         if parallel_state.get_tensor_model_parallel_world_size() == processes.tensor:

@@ -27,7 +27,7 @@ from trainer.backends.torch_gpt import NORM_EPSILON
 from trainer.recipe import Recipe
 
 
-class Trunk(GPTModel):  # type: ignore[misc]
+class Trunk(GPTModel):  # type: ignore[misc]  # Megatron has no types
     """GPTModel up to its output layer: to hidden states [length, rows, d_model]."""
 
     def __init__(self, recipe: Recipe, vocab_size: int, device: torch.device, fused: bool, processes: int) -> None:
