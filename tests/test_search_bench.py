@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from search import night
-from search.design import Design
+from search.design import Design, Planned
 from search.gaussian import gaussian_process
 from search.solo import Search, at_random, cma_es, joint_tpe, racing, search, tpe
 from search.table import FACTS, pack, unpack
@@ -46,13 +46,12 @@ def truth(recipe: Mapping[str, Value]) -> float:
     return 2.5 + 0.1 * abs(math.log(float(recipe["lr"]) / 0.004))
 
 
+def scored(run: Planned) -> float:
+    return truth(run.recipe) + 0.001 * run.seed
+
+
 def test_the_design_covers_the_menu_with_recipes_that_the_rails_allow() -> None:
-    scores: dict[str, list[float]] = {}
-    runs = []
-    for planned in Design(PRESET.menu, LIMITS).rounds(lambda: scores):
-        for run in planned:
-            runs.append(run)
-            scores.setdefault(recipe_key(run.recipe), []).append(truth(run.recipe) + 0.001 * run.seed)
+    runs = [run for planned in Design(PRESET.menu, LIMITS).rounds(scored) for run in planned]
     recipes = {recipe_key(run.recipe): run.recipe for run in runs}
     seeds = {(recipe_key(run.recipe), run.seed) for run in runs}
     assert len(seeds) >= 800  # the rest are the runs of whole nights
@@ -61,6 +60,20 @@ def test_the_design_covers_the_menu_with_recipes_that_the_rails_allow() -> None:
     for name, knob in PRESET.menu.knobs.items():
         values = {recipe[name] for recipe in recipes.values()}
         assert values >= set(knob.choices) if knob.choices else {knob.low, knob.high} <= values, name
+
+
+def test_a_design_goes_on_as_it_began_whatever_was_recorded_after_it() -> None:
+    recorded: set[tuple[str, int]] = set()
+
+    def score(run: Planned) -> float | None:
+        assert (recipe_key(run.recipe), run.seed) in recorded, "a score was asked for before its run was planned"
+        return scored(run)
+
+    rounds = []
+    for planned in Design(PRESET.menu, LIMITS).rounds(score):
+        recorded |= {(recipe_key(run.recipe), run.seed) for run in planned}
+        rounds.append(planned)
+    assert list(Design(PRESET.menu, LIMITS).rounds(score)) == rounds
 
 
 def test_recorded_runs_come_back_from_the_table_as_they_were(tmp_path: Path) -> None:

@@ -44,25 +44,21 @@ class Records:
         if not path.exists():
             path.write_text("".join(f"{json.dumps(row)}\n" for row in recorded()), "utf-8")
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        self._done = {(recipe_key(row["recipe"]), row["seed"]) for row in self.rows}
+        self._done = {(recipe_key(row["recipe"]), row["seed"]): row for row in self.rows}
 
     def has(self, run: Planned) -> bool:
         return (recipe_key(run.recipe), run.seed) in self._done
+
+    def score(self, run: Planned) -> float | None:
+        """val_bpb; None: the run failed."""
+        return self._done[recipe_key(run.recipe), run.seed]["val_bpb"]
 
     def add(self, row: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             flock(file, LOCK_EX)
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)
-        self._done.add((recipe_key(row["recipe"]), row["seed"]))
-
-    def scores(self) -> dict[str, list[float]]:
-        """val_bpb of the complete runs by recipe."""
-        found: dict[str, list[float]] = {}
-        for row in self.rows:
-            if row["val_bpb"] is not None:
-                found.setdefault(recipe_key(row["recipe"]), []).append(row["val_bpb"])
-        return found
+        self._done[recipe_key(row["recipe"]), row["seed"]] = row
 
 
 def main() -> None:
@@ -77,7 +73,7 @@ def main() -> None:
     data_dir, budget = the_text(chosen.folder), preset.settings.whole_budget
     limits = Limits(budget=budget, vocab_size=manifest_of(data_dir).vocab_size, precisions=("bf16", "fp32"))
     records = Records(chosen.folder / "runs.jsonl")
-    rounds = Design(preset.menu, limits).rounds(records.scores)
+    rounds = Design(preset.menu, limits).rounds(records.score)
     made_by = commit()
     ends = time.monotonic() + chosen.hours * 3600
     launcher = LocalLauncher(["cpu"] * chosen.workers, preset.settings.energy, chosen.folder / "worker.log")

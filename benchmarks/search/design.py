@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import qmc
@@ -13,7 +13,7 @@ from autoresearch.proposers.space import move, value_at
 from rails import Knob, Limits, Menu, Value, recipe_key, violations
 
 Recipe = dict[str, Value]
-Scores = Mapping[str, Sequence[float]]  # val_bpb of the complete runs so far, by recipe key
+Score = Callable[["Planned"], float | None]  # val_bpb of a run that is recorded; None: it failed
 
 SEED = 20261121
 BASELINE_SEEDS = 8
@@ -35,15 +35,21 @@ class Planned:
 
 
 class Design:
-    """Rounds of runs; later ones follow from the scores of earlier ones, so the same scores give the same rounds."""
+    """Rounds of runs; later ones follow from the scores of earlier ones alone, whatever has been recorded since."""
 
     def __init__(self, menu: Menu, limits: Limits) -> None:
         self._menu, self._limits = menu, limits
         self._base = menu.defaults()
         self._planned: dict[str, Planned] = {}  # the first run of each recipe
 
-    def rounds(self, scores: Callable[[], Scores]) -> Iterator[list[Planned]]:
-        """Each is to be run whole before the next is asked for. scores: of all runs until then."""
+    def rounds(self, score: Score) -> Iterator[list[Planned]]:
+        """Each is to be run whole before the next is asked for."""
+        before: list[Planned] = []
+        for planned in self._rounds(lambda: _best(before, score)):
+            before.extend(planned)
+            yield planned
+
+    def _rounds(self, best: Callable[[], list[str]]) -> Iterator[list[Planned]]:
         yield self._new("baseline", [self._base]) + _again(Planned("baseline", self._base, 0), range(1, BASELINE_SEEDS))
         singles = self._new("single", [self._base | {name: value} for name, value in self._single_values()])
         yield singles
@@ -51,14 +57,14 @@ class Design:
         yield [repeat for run in singles for repeat in _again(run, [1])]
         yield self._new("joint", self._joint())
         for number in range(GOOD_ROUNDS):
-            yield self._good(number, scores())
-        yield self._repeats(scores())
+            yield self._good(number, best())
+        yield self._repeats(best())
 
-    def _good(self, number: int, scores: Scores) -> list[Planned]:
+    def _good(self, number: int, order: list[str]) -> list[Planned]:
         """The neighbourhood of the best recipes so far: one to three knobs moved, near or anywhere."""
         rng = random.Random(f"{SEED}/good/{number}")
         children: list[Recipe] = []
-        for key in _best(scores)[:GOOD_PARENTS]:
+        for key in order[:GOOD_PARENTS]:
             parent, known = self._planned[key].recipe, len(children)
             while len(children) < known + GOOD_CHILDREN:
                 child = dict(parent)
@@ -68,9 +74,8 @@ class Design:
                     children.append(child)
         return self._new("good", children)
 
-    def _repeats(self, scores: Scores) -> list[Planned]:
+    def _repeats(self, order: list[str]) -> list[Planned]:
         """Two further seeds of the best, one of recipes spread evenly over the other ranks."""
-        order = _best(scores)
         rest = order[REPEATED_BEST:]
         spread = rest[:: max(1, len(rest) // REPEATED_REST)]
         best = [repeat for key in order[:REPEATED_BEST] for repeat in _again(self._planned[key], [1, 2])]
@@ -127,7 +132,12 @@ def _again(run: Planned, after: Iterable[int]) -> list[Planned]:
     return [Planned(run.kind, run.recipe, (run.seed + places) % BASELINE_SEEDS) for places in after]
 
 
-def _best(scores: Scores) -> list[str]:
+def _best(runs: Sequence[Planned], score: Score) -> list[str]:
+    """Keys of the recipes with a complete run, by their mean, best first."""
+    scores: dict[str, list[float]] = {}
+    for run in runs:
+        if (value := score(run)) is not None:
+            scores.setdefault(recipe_key(run.recipe), []).append(value)
     means = {key: statistics.fmean(values) for key, values in scores.items()}
     return sorted(means, key=lambda key: (means[key], key))
 
