@@ -227,7 +227,7 @@ class StudyLoop:
     def _waiting_for(self, reference: int) -> int:
         """Trials that are judged against this one just now, and have a run to be judged by."""
         scores = self.store.scores_now()
-        return sum(trial.parent == reference and trial.number in scores for trial in self.store.open_trials())
+        return sum(trial.parent == reference and trial.number in scores for trial in self.store.running_now())
 
     def _is_overtaken(self, trial: Trial) -> bool:
         """Whether the recipe that it changed stands no more."""
@@ -374,9 +374,7 @@ class StudyLoop:
         return study["incumbent_commit"] if self.rule.reference == "incumbent" else str(self._trial(0).commit)
 
     def _trial(self, number: int) -> Trial:
-        trial = self.store.trial(number)
-        assert trial is not None
-        return trial
+        return self.store.trial_now(number)
 
     def _next_seed(self, number: int) -> int:
         """The next of its reference's seeds that this trial has not used: shared seeds make pairs. Where they begin

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import ne
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from autoresearch import words
 from autoresearch.proposers.gaussian_process import Array, Process, expected_improvement
 from autoresearch.proposers.space import Space
 from autoresearch.trial import History, Proposal, Recipe, Trial
-from rails import RailsError, Value, gate, recipe_key
+from rails import RailsError, Value, gate
 
 STARTS = 14  # recipes before the first model, or fewer where there are fewer knobs
 DRAWS = 64  # until one passes the rails; then it goes to them as it is
@@ -24,11 +25,33 @@ MOVED = 3  # knobs at once, at most
 FAILED = ("failed", "timed_out")
 
 
+class _Places:
+    """Recipes of trials as one menu takes them, with their points in its cube, each worked out once."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._known: dict[str, tuple[Recipe, list[float]] | None] = {}
+
+    def of(self, trial: Trial) -> tuple[Recipe, list[float]] | None:
+        """None where the menu does not take the recipe: the menu or the study is another's."""
+        if not (key := trial.recipe_key):  # an import that does not tell it
+            return self._place(trial.recipe)
+        if key not in self._known:
+            self._known[key] = self._place(trial.recipe)
+        return self._known[key]
+
+    def _place(self, recipe: Mapping[str, Value]) -> tuple[Recipe, list[float]] | None:
+        try:
+            admitted = {name: knob.admit(recipe[name]) for name, knob in self.space.knobs.items()}
+        except (RailsError, KeyError):
+            return None
+        return admitted, self.space.point(admitted)
+
+
 @dataclass
 class _Known:
     """What the trajectory says of recipes that the menu still has."""
 
-    space: Space
     points: list[list[float]] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -37,12 +60,12 @@ class _Known:
     in_flight: list[list[float]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, space: Space, trials: Iterable[Trial]) -> _Known:
-        known = cls(space)
+    def of(cls, trials: Iterable[Trial], places: _Places) -> _Known:
+        known = cls()
         for trial in trials:
-            if (recipe := _admitted(trial.recipe, space)) is None:
+            if (place := places.of(trial)) is None:
                 continue
-            point = space.point(recipe)
+            recipe, point = place
             if trial.val_bpb is not None and trial.n_runs:
                 known.points.append(point)
                 known.recipes.append(recipe)
@@ -74,11 +97,12 @@ class BayesProposer:
     """
 
     name = "gp"
+    _places: _Places | None = None
 
     def propose(self, history: History) -> Proposal:
         space = Space(history.menu, history.limits)
         stands = _standing(history)
-        known = _Known.of(space, history.trials)
+        known = _Known.of(history.trials, self._places_on(space))
         rng = random.Random(f"gp/{history.seed}/{history.number}")
         most = min(history.menu.max_changes, len(space.knobs))
         ended = len(known.scores) + len(known.failed)
@@ -88,7 +112,7 @@ class BayesProposer:
         fitted = model.fitted()
         model.believe(np.array(known.in_flight))
         best = [known.recipes[i] for i in np.argsort(fitted, kind="stable")[:PARENTS]]
-        candidates = _candidates(history, space, stands, best, rng, most)
+        candidates = _candidates(space, stands, best, rng, most)
         if not candidates:
             return self._at_random(history, space, stands, rng, most)
         points = np.array([space.point(candidate) for candidate in candidates])
@@ -103,6 +127,11 @@ class BayesProposer:
                 return Proposal(raw=raw, proposer=self.name)
         return self._at_random(history, space, stands, rng, most)
 
+    def _places_on(self, space: Space) -> _Places:
+        if self._places is None or self._places.space.menu is not space.menu:
+            self._places = _Places(space)
+        return self._places
+
     def _at_random(self, history: History, space: Space, stands: Recipe, rng: random.Random, most: int) -> Proposal:
         """A mutation of the incumbent; where the rails let nothing through they say why."""
         raw = ""
@@ -114,24 +143,13 @@ class BayesProposer:
         return Proposal(raw=raw, proposer=self.name)
 
 
-def _candidates(
-    history: History, space: Space, stands: Recipe, best: list[Recipe], rng: random.Random, most: int
-) -> list[Recipe]:
-    """New recipes that are allowed: mutations of the best ones that the incumbent can become by so many changes."""
-    within = [recipe for recipe in best if len(_changes(stands, recipe)) <= most] or [stands]
-    fresh: dict[str, Recipe] = {}
-    misses = 0
-    for _ in range(4 * CANDIDATES):
-        candidate = space.near(rng.choice(within), rng.randint(1, min(MOVED, most)), rng)
-        if candidate is None:
-            misses += 1
-            if misses == DRAWS:
-                break
-        elif 1 <= len(_changes(stands, candidate)) <= most and (key := recipe_key(candidate)) not in history.tried:
-            fresh.setdefault(key, candidate)
-        if len(fresh) == CANDIDATES:
-            break
-    return list(fresh.values())
+def _candidates(space: Space, stands: Recipe, best: list[Recipe], rng: random.Random, most: int) -> list[Recipe]:
+    """Recipes that are allowed: mutations of the best ones that the incumbent can become by so many changes. Whether
+    one was tried before is for the rails to see."""
+    within = [recipe for recipe in best if _apart(stands, recipe) <= most] or [stands]
+    return space.neighbours(
+        within, CANDIDATES, min(MOVED, most), rng, lambda recipe: 1 <= _apart(stands, recipe) <= most
+    )
 
 
 def _survives(model: Process, points: Array, known: _Known) -> Array:
@@ -142,14 +160,6 @@ def _survives(model: Process, points: Array, known: _Known) -> Array:
     ended = failed + model.likeness(points, np.array(known.points)).sum(1)
     found: Array = 1 - failed / (ended + 1)
     return found
-
-
-def _admitted(recipe: Mapping[str, Value], space: Space) -> Recipe | None:
-    """The recipe's values as the menu takes them; None where it does not: the menu or the study is another's."""
-    try:
-        return {name: knob.admit(recipe[name]) for name, knob in space.knobs.items()}
-    except (RailsError, KeyError):
-        return None
 
 
 def _standing(history: History) -> Recipe:
@@ -163,6 +173,11 @@ def _standing(history: History) -> Recipe:
 
 def _changes(before: Mapping[str, Value], after: Mapping[str, Value]) -> Recipe:
     return {name: value for name, value in after.items() if before.get(name) != value}
+
+
+def _apart(one: Recipe, other: Recipe) -> int:
+    """Knobs in which they differ; both hold them in the menu's order."""
+    return sum(map(ne, one.values(), other.values()))
 
 
 def _answer(stands: Recipe, candidate: Recipe, reason: str, expected: float | None = None) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import random
 import warnings
+from copy import copy
+from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.proposers.proposer import NothingLeft
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 # A draw that the rails would block is drawn again, this often; then it goes to them as it is.
 DRAWS = 64
-TPE_DRAWS = 16
+TPE_DRAWS = 4
 
 
 class RandomProposer:
@@ -55,7 +58,7 @@ class TpeProposer:
                 seed=hash_seed(history), n_startup_trials=2 * len(history.menu.knobs) // 3, constant_liar=True
             )
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        taught = [lesson for trial in history.trials if (lesson := _lesson(trial, history, optuna)) is not None]
+        taught = [lesson for trial in history.trials if (lesson := _lesson(trial, history)) is not None]
         study.add_trials(taught)
         for _ in range(TPE_DRAWS):
             trial = study.ask()
@@ -118,10 +121,9 @@ def _distribution(knob: Knob, optuna: Any) -> Any:
     return kind(knob.low, knob.high, log=knob.scale == "log")
 
 
-def _lesson(trial: Trial, history: History, optuna: Any) -> optuna.trial.FrozenTrial | None:
+def _lesson(trial: Trial, history: History) -> optuna.trial.FrozenTrial | None:
     """What an earlier trial teaches about its knob; None where it changed nothing that the menu has, was never run, or
     was compared with nothing."""
-    states = optuna.trial.TrialState
     if len(trial.changes) != 1 or trial.state in ("proposed", "blocked", "abandoned"):
         return None
     ((name, value),) = trial.changes.items()
@@ -131,15 +133,38 @@ def _lesson(trial: Trial, history: History, optuna: Any) -> optuna.trial.FrozenT
         value = history.menu.knobs[name].admit(value)
     except RailsError:  # an imported trial
         return None
-    state = {"complete": states.COMPLETE, "running": states.RUNNING}.get(trial.state, states.PRUNED)
-    if state == states.COMPLETE and trial.improvement is None:
+    if trial.state == "complete" and trial.improvement is None:
         return None
-    return optuna.trial.create_trial(
-        state=state,
-        value=trial.improvement if state == states.COMPLETE else None,
-        params={"knob": name, name: value},
+    state = {"complete": "COMPLETE", "running": "RUNNING"}.get(trial.state, "PRUNED")
+    return _taught(tuple(history.menu.knobs), history.menu.knobs[name], value, state, trial.improvement)
+
+
+@lru_cache(maxsize=2**12)
+def _taught(
+    names: tuple[str, ...], knob: Knob, value: Value, state: str, improvement: float | None
+) -> optuna.trial.FrozenTrial:
+    import optuna
+
+    class Lesson(optuna.trial.FrozenTrial):
+        """Never changes. Optuna copies what it is given to the last distribution, which takes longer than sampling."""
+
+        def __deepcopy__(self, _: object) -> Lesson:
+            return copy(self)
+
+    moment = datetime.fromtimestamp(0)
+    return Lesson(
+        number=-1,
+        trial_id=-1,
+        state=optuna.trial.TrialState[state],
+        value=improvement if state == "COMPLETE" else None,
+        datetime_start=moment,
+        datetime_complete=None if state == "RUNNING" else moment,
+        params={"knob": knob.name, knob.name: value},
         distributions={
-            "knob": optuna.distributions.CategoricalDistribution(list(history.menu.knobs)),
-            name: _distribution(history.menu.knobs[name], optuna),
+            "knob": optuna.distributions.CategoricalDistribution(list(names)),
+            knob.name: _distribution(knob, optuna),
         },
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
     )

@@ -97,16 +97,20 @@ class Process:
         size, falling = np.exp(parameters[-2]), np.exp(-apart)
         kernel = size * (1 + apart + apart**2 / 3) * falling
         noise = self._noise(parameters, runs)
-        try:
-            factor = linalg.cho_factor(kernel + np.diag(noise + 1e-8), lower=True)
-        except linalg.LinAlgError:
+        noisy = kernel.copy()
+        noisy[np.diag_indices_from(noisy)] += noise + 1e-8
+        # LAPACK itself: at eighty points scipy's checks take longer than the sums.
+        factor, fault = linalg.lapack.dpotrf(noisy, lower=True)
+        if fault:
             return 1e10, np.zeros_like(parameters)
-        weights = linalg.cho_solve(factor, scores)
-        inner = np.outer(weights, weights) - linalg.cho_solve(factor, np.eye(len(points)))
+        inverse = linalg.lapack.dpotri(factor, lower=True)[0]
+        inverse += np.tril(inverse, -1).T
+        weights = inverse @ scores
+        inner = np.outer(weights, weights) - inverse
         shared = inner * (size * 5 / 3 * (1 + apart) * falling)
         # Of each knob's squared distances, without holding n x n for every knob: sum of shared * (a - b)^2.
-        slopes = [float(shared.sum(1) @ column**2 - column @ shared @ column) for column in scaled.T]
-        data = float(scores @ weights) / 2 + float(np.log(np.diag(factor[0])).sum())
+        slopes = shared.sum(1) @ scaled**2 - (scaled * (shared @ scaled)).sum(0)
+        data = float(scores @ weights) / 2 + float(np.log(np.diag(factor)).sum())
         slope = np.array([*slopes, float((inner * kernel).sum()) / 2, float(noise @ np.diag(inner)) / 2])
         prior = (parameters - self._prior_mean) / self._prior_width
         return data + float(prior @ prior) / 2, prior / self._prior_width - slope

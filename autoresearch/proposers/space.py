@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from autoresearch.trial import Recipe
 from rails import Knob, Limits, Menu, Value, violations
 
 DRAWS = 100  # until one is allowed
+TRIES = 4  # for each neighbour that is asked for
+STEP = 0.12  # deviation of a small move, as a share of a knob's range
 DIGITS = 4  # of a number that a person can read
 
 
@@ -45,7 +48,11 @@ class Space:
 
     def point(self, recipe: Mapping[str, Value]) -> list[float]:
         """Where a recipe is in the cube; a choice in the middle of its share."""
-        return [share_of(knob, recipe[name]) for name, knob in self.knobs.items()]
+        return [share(recipe[name]) for name, share in self._shares]
+
+    @cached_property
+    def _shares(self) -> list[tuple[str, Callable[[Value], float]]]:
+        return [(name, _sharing(knob)) for name, knob in self.knobs.items()]
 
     def draw(self, rng: random.Random) -> Recipe:
         """Any recipe that is allowed, evenly; one that is not where none is to be found."""
@@ -54,16 +61,45 @@ class Space:
                 break
         return recipe
 
-    def near(self, recipe: Recipe, knobs: int, rng: random.Random, step: float = 0.12) -> Recipe | None:
+    def near(self, recipe: Recipe, knobs: int, rng: random.Random, step: float = STEP) -> Recipe | None:
         """The recipe with so many knobs moved, half the time by a step or so, else anywhere: one that is allowed and
         another; None where none is to be found."""
         for _ in range(DRAWS):
-            moved = dict(recipe)
-            for name in rng.sample(list(self.knobs), knobs):
-                moved[name] = move(self.knobs[name], recipe[name], rng, step)
+            moved = self._moved(recipe, knobs, rng, step)
             if moved != recipe and self.allows(moved):
                 return moved
         return None
+
+    def neighbours(
+        self,
+        parents: Sequence[Recipe],
+        count: int,
+        most: int,
+        rng: random.Random,
+        is_wanted: Callable[[Recipe], bool] = lambda _: True,
+    ) -> list[Recipe]:
+        """So many different recipes that are allowed and wanted, each a parent with one to `most` knobs moved; fewer
+        where they are hard to find. Parents hold the knobs in the menu's order."""
+        found: dict[tuple[Value, ...], Recipe] = {}
+        for _ in range(TRIES * count):
+            parent = rng.choice(parents)
+            moved = self._moved(parent, rng.randint(1, most), rng, STEP)
+            values = tuple(moved.values())
+            if values not in found and moved != parent and is_wanted(moved) and self.allows(moved):
+                found[values] = moved
+                if len(found) == count:
+                    break
+        return list(found.values())
+
+    def _moved(self, recipe: Recipe, knobs: int, rng: random.Random, step: float) -> Recipe:
+        moved = dict(recipe)
+        for name in rng.sample(self._names, knobs):
+            moved[name] = move(self.knobs[name], recipe[name], rng, step)
+        return moved
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self.knobs)
 
 
 def value_at(knob: Knob, share: float) -> Value:
@@ -88,14 +124,21 @@ def readable(knob: Knob, value: float) -> Value:
 
 def share_of(knob: Knob, value: Value) -> float:
     """The other way round."""
+    return _sharing(knob)(value)
+
+
+def _sharing(knob: Knob) -> Callable[[Value], float]:
+    """`share_of` one knob, for many values."""
     if knob.choices:
-        return (knob.choices.index(value) + 0.5) / len(knob.choices)
-    assert knob.low is not None and knob.high is not None and isinstance(value, int | float)
-    if knob.low == knob.high:
-        return 0.5
+        return {choice: (place + 0.5) / len(knob.choices) for place, choice in enumerate(knob.choices)}.__getitem__
+    low, high = knob.low, knob.high
+    assert low is not None and high is not None
+    if low == high:
+        return lambda _: 0.5
     if knob.scale == "log":
-        return math.log(value / knob.low) / math.log(knob.high / knob.low)
-    return (value - knob.low) / (knob.high - knob.low)
+        decades = math.log(high / low)
+        return lambda value: math.log(value / low) / decades  # type: ignore[operator]
+    return lambda value: (value - low) / (high - low)  # type: ignore[operator]
 
 
 def move(knob: Knob, value: Value, rng: random.Random, step: float) -> Value:

@@ -20,8 +20,6 @@ from .night import Standing, World
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-ALLOWED = "allowed"
-
 # Racing (after irace, Lopez-Ibanez 2016): so many recipes start a race, so many survive it at least.
 RACERS, ELITES = 12, 3
 FIRST_LOOK, MOST_SEEDS = 2, 8
@@ -156,17 +154,14 @@ def _optuna(space: Space, ledger: Ledger, sampler: optuna.samplers.BaseSampler) 
             params={name: _coordinate(knob, space.baseline[name]) for name, knob in space.knobs.items()},
             distributions=distributions,
             value=ledger.scores[recipe_key(space.baseline)][0],
-            constraints={ALLOWED: 0.0},
         )
     )
     while not ledger.is_over:
         asked = study.ask(distributions)
         recipe = {name: _value(knob, asked.params[name]) for name, knob in space.knobs.items()}
         score = ledger.run(recipe, ledger.night) if space.allows(recipe) else None
-        if isinstance(sampler, optuna.samplers.TPESampler):
-            # What is not allowed or failed is infeasible: passed over in silence, TPE would propose it for ever.
-            asked.set_constraint(ALLOWED, 1.0 if score is None else 0.0)
         if score is None:
+            # Not allowed, or failed. Pruned trials rank behind all complete ones; FAIL would be passed over in silence.
             study.tell(asked, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(asked, score)

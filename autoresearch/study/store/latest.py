@@ -37,6 +37,15 @@ class Latest(Rows):
         self._catch_up()
         return [*self._trials.values()]
 
+    def trial_now(self, number: int) -> Trial:
+        self._catch_up()
+        return self._trials[number]
+
+    def running_now(self) -> list[Trial]:
+        """Trials that have passed the rails and wait for a decision."""
+        self._catch_up()
+        return [trial for trial in self._trials.values() if trial.state == "running"]
+
     def scores_now(self) -> dict[int, Runs]:
         """Trial -> seed -> val_bpb, over all complete runs that decisions read; until another ends, the same object."""
         self._catch_up()
