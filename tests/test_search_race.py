@@ -225,4 +225,4 @@ def test_a_real_night_is_replayed_from_what_is_recorded(tmp_path: Path, monkeypa
 
 
 def test_every_arm_has_a_name_of_its_own_and_the_finalists_are_arms() -> None:
-    assert {arms.REFERENCE, arms.TODAY, *arms.FINALISTS} <= set(arms.ARMS)
+    assert {arms.REFERENCE, arms.DEFAULT, *arms.FINALISTS} <= set(arms.ARMS)

@@ -41,8 +41,8 @@ def _in_loop(name: str, proposer: Callable[[], Proposer], workers: int) -> Arm:
     )
 
 
-REFERENCE, TODAY = "TPE", "loop, TPE, 1 worker"
-FINALISTS = (REFERENCE, "GP", TODAY)  # raced with real trainings too
+REFERENCE, DEFAULT = "TPE", "loop, GP, 1 worker"
+FINALISTS = (REFERENCE, "GP", DEFAULT)  # raced with real trainings too
 ARMS = {
     arm.name: arm
     for arm in (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from .arms import REFERENCE, TODAY
+from .arms import DEFAULT, REFERENCE
 from .race import MARKS, Night
 from .regressors import Array
 
@@ -52,7 +52,7 @@ class Row:
     too_good: Figure  # val_bpb by which the hand-over of the whole night is worse than its own runs say
     for_worse: Figure  # share of changes of the hand-over that made it truly worse
     p_reference: dict[int, float | None]  # paired Wilcoxon against TPE, by runs; None for TPE itself
-    p_today: dict[int, float | None]  # against the loop's default of today
+    p_default: dict[int, float | None]  # against the loop as it ships
 
 
 def rows(nights: Sequence[Night], world: str) -> list[Row]:
@@ -84,7 +84,7 @@ def _row(arm: str, nights: Sequence[Night], truths: Mapping[str, Array], level: 
         Figure.of(np.array(gaps)),
         Figure.of(np.array([night.for_worse / max(night.changes, 1) for night in nights])),
         {mark: _paired(mine, truths.get(REFERENCE), mark) for mark in marks},
-        {mark: _paired(mine, truths.get(TODAY), mark) for mark in marks},
+        {mark: _paired(mine, truths.get(DEFAULT), mark) for mark in marks},
     )
 
 
