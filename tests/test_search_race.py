@@ -218,10 +218,10 @@ def test_a_real_night_is_replayed_from_what_is_recorded(tmp_path: Path, monkeypa
     monkeypatch.setattr(confirm.Trainer, "_train", train)
     monkeypatch.setattr(confirm, "the_text", lambda folder: folder)
     first = confirm.confirm(tmp_path, "abc", 6, ("racing", 1))
-    assert len(first) == len(confirm.FRESH_SEEDS) and len(trained) == 6 + len(first)
+    assert len(first.scores) == len(confirm.FRESH_SEEDS) and len(trained) == 6 + len(first.scores)
     assert all(200 <= seed < 300 for seed in trained) and len(set(trained[-5:])) == 5
     assert confirm.confirm(tmp_path, "abc", 6, ("racing", 1)) == first
-    assert len(trained) == 6 + len(first)
+    assert len(trained) == 6 + len(first.scores)
 
 
 def test_every_arm_has_a_name_of_its_own_and_the_finalists_are_arms() -> None:

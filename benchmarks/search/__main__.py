@@ -16,14 +16,13 @@ from typing import Any
 from .arms import ARMS
 from .chart import draw
 from .fitness import agreement, held_out
-from .ground import the_space
+from .ground import RESULTS, the_space
 from .race import Job, Race
 from .results import as_json, as_markdown, rows
 from .surrogate import KINDS, Recorded, fit
 from .table import recorded
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 NIGHTS_FOLDER = HERE / ".nights"
 
 

@@ -4,15 +4,17 @@
 
 Trainings are lines of FOLDER/runs.jsonl, as `collect` writes them, and what is recorded is not trained again: a search
 that gets the same answers asks the same questions. What a night hands over is trained with fresh seeds: its score.
+What came of it is results/confirmed.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,11 +25,21 @@ from trainer.protocol import RunRequest, RunResult
 
 from .arms import ARMS, FINALISTS
 from .collect import VAL_POINTS, Records, commit, the_text
-from .ground import the_space
+from .ground import CONFIRMED, RESULTS, the_space
 
 SEEDS_A_NIGHT = 100
 FRESH_SEEDS = range(SEEDS_A_NIGHT - 5, SEEDS_A_NIGHT)  # of each hundred; a search takes them from the other end
 KNOWN = ("run_id", "seed", "state", "failure", "message", "val_bpb", "test_bpb", "total_seconds")
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What one real night is worth: val_bpb of its hand-over, by fresh seed."""
+
+    arm: str
+    night: int
+    runs: int
+    scores: list[float]
 
 
 class Trainer:
@@ -65,13 +77,13 @@ class Trainer:
         return execute(request, lambda *_: None)
 
 
-def confirm(folder: Path, commit: str, runs: int, arm_and_night: tuple[str, int]) -> list[float]:
-    """val_bpb with each fresh seed of what one night hands over."""
+def confirm(folder: Path, commit: str, runs: int, arm_and_night: tuple[str, int]) -> Confirmed:
+    """One night, and its hand-over with each fresh seed."""
     arm, night = arm_and_night
     trainer = Trainer(folder, commit)
     recipe = ARMS[arm].night(trainer, the_space(), night, runs)[-1].recipe
     scores = [trainer.run(recipe, seed, night).val_bpb for seed in FRESH_SEEDS]
-    return [score for score in scores if score is not None]
+    return Confirmed(arm, night, runs, [score for score in scores if score is not None])
 
 
 def main() -> None:
@@ -80,18 +92,22 @@ def main() -> None:
     options.add_argument("--arm", action="append", choices=list(ARMS), help="default: " + ", ".join(FINALISTS))
     options.add_argument("--nights", type=int, default=3)
     options.add_argument("--runs", type=int, default=50, help="of each night (default 50)")
+    options.add_argument("--out", type=Path, default=RESULTS, help="folder of confirmed.json")
     chosen = options.parse_args()
 
+    chosen.out.mkdir(parents=True, exist_ok=True)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     the_text(chosen.folder)
     os.environ["OMP_NUM_THREADS"] = "1"  # of each process
     # Night by night, so that a race that is cut off has compared what it has.
     asked = [(arm, night) for night, arm in product(range(chosen.nights), chosen.arm or FINALISTS)]
     with ProcessPoolExecutor(os.cpu_count(), max_tasks_per_child=1) as pool:
-        for (arm, night), scores in zip(
-            asked, pool.map(partial(confirm, chosen.folder, commit(), chosen.runs), asked), strict=True
-        ):
-            print(f"{arm}, night {night}: {fmean(scores):.4f}, deviation {stdev(scores):.4f}, n = {len(scores)}")
+        found = []
+        for night in pool.map(partial(confirm, chosen.folder, commit(), chosen.runs), asked):
+            mean, deviation = fmean(night.scores), stdev(night.scores)
+            print(f"{night.arm}, night {night.night}: {mean:.4f}, deviation {deviation:.4f}, n = {len(night.scores)}")
+            found.append(asdict(night))
+            (chosen.out / CONFIRMED).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
