@@ -19,7 +19,7 @@ from search.luck import Repeated, fit_luck
 from search.night import Standing
 from search.race import Job, Night, Race, summed_up
 from search.regressors import LEAF, SHARE_OF_FEATURES, TREES, Linear, Smooth, Steps
-from search.results import as_json, as_markdown, rows
+from search.results import as_json, as_markdown, real_nights, rows
 from search.surrogate import KINDS, Recorded, Surrogate, fit
 from sklearn.ensemble import ExtraTreesRegressor
 
@@ -194,6 +194,17 @@ def test_a_race_is_told_with_intervals_the_runs_to_a_level_and_paired_tests(tmp_
     assert json.loads(json.dumps(as_json([best])))[0]["arm"] == "GP"
     draw(nights, tmp_path / "race.png")
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_real_nights_are_told_beside_simulated_ones_of_as_many_runs() -> None:
+    real = [confirm.Confirmed("GP", night, 100, [2.4 + 0.02 * night, 2.42 + 0.02 * night]) for night in (1, 0)]
+    head, _, row = real_nights(real, made_up_nights()).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")][-1] == "smooth"
+    arm, runs, nights, mean, simulated = (cell.strip() for cell in row.strip("|").split("|"))
+    assert (arm, runs, nights) == ("GP", "100", "2.4100, 2.4300")
+    assert mean.startswith("2.4200 ±") and simulated.startswith("2.48")
+    unraced = real_nights([confirm.Confirmed("CMA-ES", 0, 100, [2.4])], made_up_nights())
+    assert unraced.splitlines()[-1].rstrip(" |").endswith("-")
 
 
 def test_a_search_that_ends_early_hands_over_the_same_for_the_rest_of_the_night(worlds: list[Surrogate]) -> None:

@@ -1,6 +1,6 @@
 """Races all ways of searching on the recorded runs' surrogates: table, figures and picture.
 
-    python -m benchmarks.search [--nights 30] [--runs 400] [--arms "GP,loop, TPE, 1 worker"]
+    python -m benchmarks.search [--nights 30] [--runs 400] [--arm GP --arm "loop, TPE, 1 worker"]
 
 Cut off, it goes on where it ended. docs/search.md says what came of it.
 """
@@ -15,10 +15,11 @@ from typing import Any
 
 from .arms import ARMS
 from .chart import draw
+from .confirm import Confirmed
 from .fitness import agreement, held_out
-from .ground import RESULTS, the_space
+from .ground import CONFIRMED, RESULTS, the_space
 from .race import Job, Race
-from .results import as_json, as_markdown, rows
+from .results import as_json, as_markdown, real_nights, rows
 from .surrogate import KINDS, Recorded, fit
 from .table import recorded
 
@@ -58,6 +59,9 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     page = "\n".join(f"Surrogate: {world.name}\n\n{as_markdown(rows(nights, world.name))}" for world in worlds)
+    if (real := RESULTS / CONFIRMED).exists():
+        confirmed = [Confirmed(**night) for night in json.loads(real.read_text("utf-8"))]
+        page += f"\nReal nights\n\n{real_nights(confirmed, nights)}"
     (chosen.out / "results.md").write_text(page, "utf-8")
     draw(nights, chosen.out / "results.png")
     print(page)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from .arms import DEFAULT, REFERENCE
+from .confirm import Confirmed
 from .race import MARKS, Night
 from .regressors import Array
 
@@ -112,6 +113,25 @@ def _paired(mine: Array, other: Array | None, mark: int) -> float | None:
     return float(stats.wilcoxon(gaps).pvalue)
 
 
+def real_nights(confirmed: Sequence[Confirmed], nights: Sequence[Night]) -> str:
+    """A Markdown table: what each arm's real nights came to, beside its nights on the surrogates after as many runs."""
+    worlds = list(dict.fromkeys(night.job.world for night in nights))
+    by_arm: dict[str, list[Confirmed]] = {}
+    for night in confirmed:
+        by_arm.setdefault(night.arm, []).append(night)
+    table = [["arm", "runs a night", "real nights", "their mean", *worlds]]
+    for arm, real in by_arm.items():
+        runs = real[0].runs
+        means = np.array([np.mean(night.scores) for night in sorted(real, key=lambda night: night.night)])
+        simulated = (
+            np.array([night.truth[runs - 1] for night in nights if (night.job.arm, night.job.world) == (arm, world)])
+            for world in worlds
+        )
+        figures = [_figure(Figure.of(values)) if len(values) else "-" for values in (means, *simulated)]
+        table.append([arm, str(runs), ", ".join(f"{mean:.4f}" for mean in means), *figures])
+    return _as_table(table)
+
+
 def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
     return [asdict(row) for row in found]
 
@@ -127,22 +147,32 @@ def as_markdown(found: Sequence[Row]) -> str:
         "changes for the worse",
         *(f"p, {mark} runs" for mark in marks if mark in (100, 400)),
     ]
-    table = [heading, *(_cells(row, marks) for row in found)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    table.insert(1, ["-" * width for width in widths])
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    return _as_table([heading, *(_cells(row, marks) for row in found)])
+
+
+def _as_table(cells: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rules = ["-" * width for width in widths]
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (cells[0], rules, *cells[1:])
+    ]
     return "".join(f"| {line} |\n" for line in lines)
 
 
+def _figure(figure: Figure) -> str:
+    return f"{figure.mean:.4f} ± {figure.half:.4f}"
+
+
 def _cells(row: Row, marks: Sequence[int]) -> list[str]:
-    truth = [f"{row.truth[mark].mean:.4f} ± {row.truth[mark].half:.4f}" for mark in marks]
+    truth = [_figure(row.truth[mark]) for mark in marks]
     p_values = ["-" if (p := row.p_reference[mark]) is None else _p(p) for mark in marks if mark in (100, 400)]
     return [
         row.arm,
         *truth,
         f"{_runs(row.reached.runs)} ({_runs(row.reached.low)} to {_runs(row.reached.high)})",
         f"{row.worker_hours.mean:.2f}",
-        f"{row.too_good.mean:.4f} ± {row.too_good.half:.4f}",
+        _figure(row.too_good),
         f"{100 * row.for_worse.mean:.0f} %",
         *p_values,
     ]
