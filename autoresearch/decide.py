@@ -152,7 +152,7 @@ def decide(candidate: Runs, reference: Runs, noise: Noise, rule: DecisionRule, w
     reference: of the recipe that the candidate changed. waiting: trials that are judged against it just now. A keep
     needs two runs of the candidate, `reference_runs` of the reference, and a posterior probability above
     1 - (1 - confidence) / EFFECTIVE_LOOKS at that look. A promising candidate earns the run that narrows its
-    comparison most: its own next one, or one of the reference, which serves all that wait.
+    comparison most: its own next one, or those of the reference, which serve all that wait: at most as many at once.
     """
     result = compare(candidate, reference, noise, rule.min_improvement)
     asked = 1 - (1 - rule.confidence) / EFFECTIVE_LOOKS
@@ -170,7 +170,12 @@ def decide(candidate: Runs, reference: Runs, noise: Noise, rule: DecisionRule, w
         return Decision("discard", f"{chance}: not promising enough for another run", result)
     of_candidate, of_reference = own_noise(candidate, noise).deviation, own_noise(reference, noise).deviation
     by_candidate = of_candidate**2 / (n * (n + 1))
-    by_reference = waiting * of_reference**2 / (m * (m + 1)) if m < rule.reference_max else 0.0
-    if n >= 2 and by_reference > by_candidate:
-        return Decision("replicate", f"{chance}: promising, one more run of the reference", result, 0, 1)
+    more = 0
+    while n >= 2 and more < waiting and m + more < rule.reference_max:
+        if waiting * of_reference**2 / ((m + more) * (m + more + 1)) <= by_candidate:
+            break
+        more += 1
+    if more:
+        asked_for = words.count(more, "more run")
+        return Decision("replicate", f"{chance}: promising, {asked_for} of the reference", result, 0, more)
     return Decision("replicate", f"{chance}: promising, one more run", result, 1, 0)

@@ -121,7 +121,8 @@ class History:
     """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight).
 
     `tried`: recipe_key -> what came of that recipe. `deviation`: of one run, in bits per byte, as known at that moment,
-    and so are the standard errors of the trials' means; None: not known.
+    and so are the standard errors of the trials' means; None: not known. `scores`: trial -> seed -> val_bpb of every
+    run that had ended, also of trials that are not decided and have no val_bpb yet.
     """
 
     number: int
@@ -132,6 +133,7 @@ class History:
     tried: Mapping[str, str]
     limits: Limits
     deviation: float | None = None
+    scores: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

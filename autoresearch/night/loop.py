@@ -207,11 +207,11 @@ class StudyLoop:
         if reference not in scores or self._trial(reference).state == "running":
             return  # the baseline is not measured yet
         decision = decide(scores[trial.number], scores[reference], noise, self.rule, self._waiting_for(reference))
+        if self._is_overtaken(trial):
+            self._judge_overtaken(trial, decision, noise)
+            return
         if decision.action == "replicate":
             self._replicate(trial, reference, decision, noise)
-            return
-        if decision.action == "keep" and self._is_overtaken(trial):
-            self._carry_over(trial, decision, noise)
             return
         leads = decision.action == "keep" and self._leads(trial.number, scores)
         self._close(
@@ -233,25 +233,35 @@ class StudyLoop:
         """Whether the recipe that it changed stands no more."""
         return self.rule.reference == "incumbent" and trial.parent != self._reference
 
-    def _carry_over(self, trial: Trial, decision: Decision, noise: Noise) -> None:
-        """A change that helps where it was made is made again on the recipe that stands by now, by a trial of its own.
-        Nothing is decided here: two changes that help apart need not help together. What stands there already is
-        discarded."""
-        stands = self._reference
-        recipe = self._trial(stands).recipe
-        changes = {knob: value for knob, value in trial.changes.items() if recipe[knob] != value}
-        helps = f"{decision.reason}: it helps on trial {trial.parent}'s recipe, but trial {stands}'s stands by now"
-        if not changes:
-            reason = f"{helps} and has it already"
-            self._close(trial, "complete", reason, decision="discard", comparison=decision.comparison, noise=noise)
+    def _judge_overtaken(self, trial: Trial, at_parent: Decision, noise: Noise) -> None:
+        """The recipe that it changed stands no more. What is better than the one that stands takes its place, and the
+        other's change is made again on it; what helped where it was made is made again on the one that stands; the
+        rest gets no further run, since new ideas are worth more."""
+        stands, scores = self._trial(self._reference), self.store.scores_now()
+        decision = decide(scores[trial.number], scores[stands.number], noise, self.rule)
+        if decision.action == "replicate":
+            self._replicate(trial, stands.number, decision, noise)
             return
+        verdict: Literal["keep", "discard"] | None = "discard"
+        merge, carried, gain = None, None, messages.gain_of(at_parent.comparison)
+        if decision.action == "keep":
+            reason = f"{decision.reason}: better than trial {stands.number}'s recipe, which stood by then"
+            verdict, merge = "keep", self._merge(trial, at_parent.comparison)
+            carried = messages.carried(stands, messages.gain_then(stands), trial)
+        elif at_parent.action == "keep" and (carried := messages.carried(trial, gain, stands)):
+            helps = f"{at_parent.reason}: it helps on trial {trial.parent}'s recipe"
+            verdict, reason = None, f"{helps}, but trial {stands.number}'s stands by now: carried over"
+        else:
+            reason = f"{at_parent.reason}; no better than trial {stands.number}'s recipe, which stands by now"
         self._close(
             trial,
             "complete",
-            f"{helps}: carried over",
-            comparison=decision.comparison,
+            reason,
+            decision=verdict,
+            comparison=at_parent.comparison,
             noise=noise,
-            carried=messages.carried(trial, changes, decision.comparison),
+            merge_commit=merge,
+            carried=carried,
         )
 
     def _replicate(self, trial: Trial, reference: int, decision: Decision, noise: Noise) -> None:
@@ -298,7 +308,7 @@ class StudyLoop:
         comparison: Comparison | None = None,
         noise: Noise | None = None,
         merge_commit: str | None = None,
-        carried: str | None = None,
+        carried: tuple[int, str] | None = None,
     ) -> None:
         """Git first, then the database in one transaction: after a crash between them the same close comes again."""
         assert trial.commit is not None

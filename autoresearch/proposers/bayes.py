@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import ne
+from statistics import fmean
 
 import numpy as np
 
@@ -60,17 +61,20 @@ class _Known:
     in_flight: list[list[float]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, trials: Iterable[Trial], places: _Places) -> _Known:
+    def of(cls, history: History, places: _Places) -> _Known:
         known = cls()
-        for trial in trials:
+        for trial in history.trials:
             if (place := places.of(trial)) is None:
                 continue
             recipe, point = place
-            if trial.val_bpb is not None and trial.n_runs:
+            score, runs = trial.val_bpb, trial.n_runs
+            if trial.state == "running" and (so_far := history.scores.get(trial.number)):
+                score, runs = fmean(so_far.values()), len(so_far)
+            if score is not None and runs:
                 known.points.append(point)
                 known.recipes.append(recipe)
-                known.scores.append(trial.val_bpb)
-                known.runs.append(trial.n_runs)
+                known.scores.append(score)
+                known.runs.append(runs)
             elif trial.state in FAILED:
                 known.failed.append(point)
             elif trial.state == "running":
@@ -102,7 +106,7 @@ class BayesProposer:
     def propose(self, history: History) -> Proposal:
         space = Space(history.menu, history.limits)
         stands = _standing(history)
-        known = _Known.of(history.trials, self._places_on(space))
+        known = _Known.of(history, self._places_on(space))
         rng = random.Random(f"gp/{history.seed}/{history.number}")
         most = min(history.menu.max_changes, len(space.knobs))
         ended = len(known.scores) + len(known.failed)

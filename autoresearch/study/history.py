@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
 from autoresearch import words
-from autoresearch.decide import pool_noise
+from autoresearch.decide import Runs, pool_noise
 from autoresearch.errors import UserError
 from autoresearch.proposers.prompt import whole_prompt
 from autoresearch.study.folder import StudyFolder
@@ -32,7 +32,7 @@ def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
         measurements=[Measurement(*measured) for measured in store.measurements_now()],
         device=machine.kind,
     )
-    return _history(folder, store.trials_now(), parent, limits, folder.noise().deviation)
+    return _history(folder, store.trials_now(), parent, limits, folder.noise().deviation, store.scores_now())
 
 
 def at(folder: StudyFolder, number: int) -> History:
@@ -49,9 +49,10 @@ def at(folder: StudyFolder, number: int) -> History:
     measurements = [Measurement(*measured) for measured in store.measurements(tick)]
     limits_then, deviation = (proposal["limits"], proposal["deviation"]) if proposal else (None, None)
     limits = limits_of(limits_then, measurements) if limits_then else _limits_of_settings(folder, measurements)
+    scores = store.scores(tick)
     if deviation is None and not store.study()["source"]:
-        deviation = pool_noise(store.scores(tick).values(), folder.settings.decision).deviation
-    return _history(folder, store.trials_then(tick), trial.parent, limits, deviation)
+        deviation = pool_noise(scores.values(), folder.settings.decision).deviation
+    return _history(folder, store.trials_then(tick), trial.parent, limits, deviation, scores)
 
 
 def prompt_at(folder: StudyFolder, number: int) -> str:
@@ -61,7 +62,12 @@ def prompt_at(folder: StudyFolder, number: int) -> str:
 
 
 def _history(
-    folder: StudyFolder, trials: Sequence[Trial], parent: int, limits: Limits, deviation: float | None
+    folder: StudyFolder,
+    trials: Sequence[Trial],
+    parent: int,
+    limits: Limits,
+    deviation: float | None,
+    scores: Mapping[int, Runs],
 ) -> History:
     return History(
         number=len(trials),
@@ -72,6 +78,7 @@ def _history(
         tried=_tried(trials),
         limits=limits,
         deviation=deviation,
+        scores=scores,
     )
 
 

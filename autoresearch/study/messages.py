@@ -30,14 +30,20 @@ def merge_message(trial: Trial, before: Recipe, gain: Gain, runs: Sequence[Run])
     )
 
 
-def carried(trial: Trial, changes: Recipe, comparison: Comparison) -> str:
-    """The proposal that makes a trial's change again on another recipe, as the rails read one."""
-    better = words.gain(*gain_of(comparison))
-    reason = f"Trial {trial.number}'s change, better by {better} on trial {trial.parent}'s recipe, made again here."
-    if len(changes) == 1:
-        ((knob, value),) = changes.items()
-        return json.dumps({"knob": knob, "new_value": value, "reason": reason})
-    return json.dumps({"changes": changes, "reason": reason})
+def carried(helped: Trial, gain: Gain, onto: Trial) -> tuple[int, str] | None:
+    """A trial's number, and the proposal that makes its change again on another recipe, as the rails read one: two
+    changes that help apart need not help together. None where the other has changed the same knobs."""
+    changes = {
+        knob: value for knob, value in helped.changes.items() if knob not in onto.changes and onto.recipe[knob] != value
+    }
+    better = f"better by {words.gain(*gain)} on trial {helped.parent}'s recipe"
+    reason = f"Trial {helped.number}'s change, {better}, made again here."
+    if not changes:
+        return None
+    if len(changes) > 1:
+        return helped.number, json.dumps({"changes": changes, "reason": reason})
+    ((knob, value),) = changes.items()
+    return helped.number, json.dumps({"knob": knob, "new_value": value, "reason": reason})
 
 
 def tag_message(
@@ -65,6 +71,12 @@ def tag_message(
 def gain_of(comparison: Comparison) -> Gain:
     low, high = comparison.interval
     return comparison.improvement, low, high
+
+
+def gain_then(trial: Trial) -> Gain:
+    """What a trial that was compared with its parent had for it."""
+    assert trial.improvement is not None and trial.improvement_low is not None and trial.improvement_high is not None
+    return trial.improvement, trial.improvement_low, trial.improvement_high
 
 
 def last_moment(trial: Trial, runs: Sequence[Run]) -> datetime:

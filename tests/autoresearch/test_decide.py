@@ -175,10 +175,12 @@ def test_the_next_run_goes_where_it_narrows_the_comparison_most() -> None:
     assert decide(candidate, reference, noise, RULE).reference_runs == 1
     many = runs(*[0.2, -0.2] * 6)
     assert decide(runs(-1.2, -1.4), many, noise, RULE).candidate_runs == 1
-    # What serves three that wait is worth three times as much.
+    # What serves three that wait is worth three times as much, and three may be under way at once.
     alike = runs(0.3, -0.3, 0.3, -0.3, 0.1)
-    alone, with_others = (decide(candidate, alike, noise, RULE, waiting) for waiting in (1, 3))
-    assert (alone.candidate_runs, with_others.reference_runs) == (1, 1)
+    alone, with_others, with_many = (decide(candidate, alike, noise, RULE, waiting) for waiting in (1, 3, 16))
+    assert (alone.candidate_runs, with_others.reference_runs) == (1, 3)
+    # Of sixteen that wait the twelfth run narrows each comparison as much as a run of its own, and no more are begun.
+    assert 8 <= with_many.reference_runs <= 12
 
 
 def test_seeds_in_common_make_the_interval_narrower_where_they_correlate() -> None:

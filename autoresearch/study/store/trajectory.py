@@ -167,10 +167,10 @@ class Trajectory(Rows):
         noise: Noise | None = None,
         merge_commit: str | None = None,
         incumbent: tuple[int, str] | None = None,
-        carried: str | None = None,
+        carried: tuple[int, str] | None = None,
     ) -> None:
-        """Closes a trial; `incumbent` (trial, commit) moves the incumbent and `carried` queues a proposal that makes
-        the trial's change again, all at once. What it was compared with is its parent."""
+        """Closes a trial; `incumbent` (trial, commit) moves the incumbent and `carried` (trial, proposal) queues
+        what makes a trial's change again, all at once. What it was compared with is its parent."""
         low, high = comparison.interval if comparison else (None, None)
         with self.db.atomic():
             tick = self._next_tick()
@@ -186,7 +186,7 @@ class Trajectory(Rows):
                 self.db.execute("UPDATE trials SET reference = parent WHERE number = ?", [number])
             if carried:
                 self._insert(
-                    "proposals", proposer="carried", raw=carried, carries=number, latency_seconds=0.0, reason="",
+                    "proposals", proposer="carried", raw=carried[1], carries=carried[0], latency_seconds=0.0, reason="",
                     created_at=iso(self.clock()),
                 )  # fmt: skip
             self._event(decision or state, reason, number)

@@ -65,22 +65,46 @@ def test_a_kept_recipe_that_fails_on_a_fresh_seed_is_told(tmp_path: Path) -> Non
     assert_git_and_database_agree(folder)
 
 
-def test_a_change_that_helps_on_a_recipe_that_stands_no_more_is_made_again_on_the_new_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "answers", [[change("lr", GOOD), change("seq_len", 512)], [change("seq_len", 512), change("lr", GOOD)]]
+)
+def test_of_two_changes_that_help_at_once_neither_is_lost(tmp_path: Path, answers: list[str]) -> None:
     folder = make_study(tmp_path)
     # Both begin from the baseline at once; the first to be kept moves the incumbent under the other.
-    run_study(folder, [change("lr", GOOD), change("seq_len", 512), change("d_ff", 256)], workers=2)
+    fillers = [change("lr", value) for value in (BAD, 0.0004, 0.0003, 0.0002)]
+    run_study(folder, [*answers, *fillers], workers=2)
     trials = folder.store.trials()
-    overtaken = next(trial for trial in trials if trial.outcome == "carried")
-    first = next(trial for trial in trials if trial.decision == "keep")
-    assert {overtaken.number, first.number} == {1, 2} and overtaken.parent == first.parent == 0
-    assert overtaken.reference == 0 and overtaken.improvement_low is not None and overtaken.improvement_low > 0
-    assert overtaken.merge_commit is None and "carried over" in overtaken.reason
+    first = next(trial for trial in trials if trial.decision == "keep" and trial.number in (1, 2))
+    if trials[3 - first.number].decision == "keep":
+        closed = query(folder, "SELECT number FROM trials WHERE number IN (1, 2) ORDER BY closed_tick")
+        first = trials[closed[0][0]]
+    overtaken = trials[3 - first.number]
+    assert overtaken.parent == overtaken.reference == first.parent == 0
+    assert overtaken.improvement_low is not None and overtaken.improvement_low > 0
     again = next(trial for trial in trials if trial.proposer == "carried")
-    assert (again.parent, again.changes, again.decision) == (first.number, overtaken.changes, "keep")
-    assert f"Trial {overtaken.number}'s change" in again.hypothesis
-    assert query(folder, "SELECT carries FROM proposals WHERE proposer = 'carried'") == [(overtaken.number,)]
+    if "seq_len" in overtaken.changes:  # alone it is better than the recipe that stands
+        assert overtaken.decision == "keep" and f"better than trial {first.number}'s recipe" in overtaken.reason
+        kept, made_again = overtaken, first
+    else:
+        assert overtaken.outcome == "carried" and overtaken.merge_commit is None and "carried over" in overtaken.reason
+        kept, made_again = first, overtaken
+    assert (again.parent, again.changes, again.decision) == (kept.number, made_again.changes, "keep")
+    assert f"Trial {made_again.number}'s change" in again.hypothesis
+    assert query(folder, "SELECT carries FROM proposals WHERE proposer = 'carried'") == [(made_again.number,)]
     assert folder.store.study()["incumbent"] == again.number
+    assert again.recipe["lr"] == GOOD and again.recipe["seq_len"] == 512
     assert_git_and_database_agree(folder)
+
+
+def test_a_change_that_is_not_sure_to_help_gets_no_more_runs_once_its_parent_stands_no_more(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__reference_runs=2)
+    # A gain of about one deviation asks for many runs; the large one is kept long before.
+    run_study(folder, [change("lr", 0.00102), change("lr", GOOD), change("d_ff", 256)], workers=2)
+    trials = folder.store.trials()
+    small, large = trials[1], trials[2]
+    assert large.decision == "keep"
+    assert small.decision == "discard" and small.n_runs < 12
+    assert all(trial.proposer != "carried" for trial in trials)
 
 
 def test_the_first_seeds_of_trials_go_round_those_of_their_reference(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_transaction_that_fails_leaves_nothing_behind(store: Store, monkeypatc
 
     monkeypatch.setattr(store, "_event", full)  # the last thing that each of these writes
     for write in (
-        lambda: store.finish_trial(1, "failed", "why", incumbent=(1, "abc"), carried="{}"),
+        lambda: store.finish_trial(1, "failed", "why", incumbent=(1, "abc"), carried=(1, "{}")),
         lambda: store.set_control("pause", "paused"),
         lambda: store.open_trial(0, Proposal("{}", "llm", notes=["a note"])),
     ):
