@@ -32,6 +32,10 @@ def init(
     proposer: Annotated[str | None, typer.Option(help="auto, llm, gp, tpe or random.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs in flight at once.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
+    before: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin with this study's incumbent, settings and menu; it is measured anew."),
+    ] = None,
     home: Home = None,
 ) -> None:
     """Make a study: its folder, its recipe under git, its database."""
@@ -51,10 +55,18 @@ def init(
         overrides["workers"] = workers
     if seed is not None:
         overrides["seed"] = seed
-    machine = look()
-    preset = preset or fitting_preset(machine)
-    made = folder.create_study(folder.home(home), name, preset, machine, overrides)
-    print(f"study {name} made in {made.path} from preset {preset}; next: autoresearch run {name}")
+    machine, place = look(), folder.home(home)
+    if before is not None:
+        if preset is not None:
+            raise UserError(f"--from {before} brings its preset along: leave --preset out")
+        earlier = folder.StudyFolder(place, before)
+        made = folder.continue_study(place, name, earlier, overrides)
+        origin = f"with the recipe of {before}'s trial {earlier.store.study()['incumbent']}"
+    else:
+        preset = preset or fitting_preset(machine)
+        made = folder.create_study(place, name, preset, machine, overrides)
+        origin = f"from preset {preset}"
+    print(f"study {name} made in {made.path} {origin}; next: autoresearch run {name}")
 
 
 @command("autoresearch prepare mine")

@@ -10,6 +10,7 @@ from typing import Literal
 from autoresearch import words
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide
 from autoresearch.errors import BaselineFails
+from autoresearch.night import seeds
 from autoresearch.night.asking import Asking
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
@@ -82,9 +83,9 @@ class StudyLoop:
         if incumbent == 0 or self.stop.is_urgent or any(run.purpose == "confirmation" for run in known):
             return False
         first = max(run.seed for run in [*known, *self.store.runs(0)]) + 1
-        seeds = range(first, first + wanted)
-        self.store.queue_runs((trial, seed, "confirmation") for seed in seeds for trial in (0, incumbent))
-        return bool(seeds)
+        confirming = range(first, first + wanted)
+        self.store.queue_runs((trial, seed, "confirmation") for seed in confirming for trial in (0, incumbent))
+        return bool(confirming)
 
     def _next_task(self) -> Task[Run] | None:
         run = self._next_run()
@@ -162,7 +163,9 @@ class StudyLoop:
         message = messages.commit_message(number, verdict.changes, shown.recipe, trial.proposer, verdict.hypothesis)
         commit = self.workspace.commit(base, render_recipe(recipe), message, from_iso(trial.started_at))
         self.workspace.hold(number, commit)
-        self.store.start_trial(number, verdict, recipe, recipe_key(recipe), commit, self._next_seed(number))
+        self.store.start_trial(
+            number, verdict, recipe, recipe_key(recipe), commit, seeds.next_shared(self.store, trial)
+        )
 
     # --- a run ends, and perhaps a trial ---
 
@@ -267,12 +270,12 @@ class StudyLoop:
     def _replicate(self, trial: Trial, reference: int, decision: Decision, noise: Noise) -> None:
         runs: list[tuple[int, int, Purpose]] = []
         if decision.candidate_runs:
-            runs.append((trial.number, self._next_seed(trial.number), "candidate"))
+            runs.append((trial.number, seeds.next_shared(self.store, trial), "candidate"))
         known = self.store.runs(reference)
         on_their_way = sum(run.state in ("queued", "running") for run in known)
         if sum(run.state == "failed" for run in known) < MAX_FAILED_REFERENCE_RUNS:
             missing = max(0, decision.reference_runs - on_their_way)
-            runs += [(reference, seed, "reference") for _, seed in self._fresh_seeds(reference, missing)]
+            runs += [(reference, seed, "reference") for seed in seeds.fresh(self.store, reference, missing)]
         if not runs and not on_their_way:
             reason = f"{decision.reason}, but runs of trial {reference} keep failing"
             self._close(trial, "complete", reason, decision="discard", comparison=decision.comparison, noise=noise)
@@ -339,7 +342,8 @@ class StudyLoop:
         running = self.store.open_trials()
         self._tell_of_git(restore.put_right(self.folder))
         if self._trial(0).state == "running":
-            self.store.queue_runs((0, seed, "reference") for seed in range(self.rule.baseline_runs))
+            baseline = seeds.of_baseline(self.store, self.rule.baseline_runs)
+            self.store.queue_runs((0, seed, "reference") for seed in baseline)
         for run in self.store.pending_runs():
             if run.state != "running":
                 continue
@@ -385,17 +389,3 @@ class StudyLoop:
 
     def _trial(self, number: int) -> Trial:
         return self.store.trial_now(number)
-
-    def _next_seed(self, number: int) -> int:
-        """The next of its reference's seeds that this trial has not used: shared seeds make pairs. Where they begin
-        goes round from trial to trial, or one lucky seed would be in every first comparison."""
-        used = {run.seed for run in self.store.runs(number)}
-        reference = self.store.runs(self._trial(number).parent or 0)
-        shared = [run.seed for run in reference if run.state not in ("failed", "cancelled")]
-        first = number % max(1, len(shared))
-        order = [*shared[first:], *shared[:first]]
-        return next((seed for seed in order if seed not in used), max([*used, *shared], default=-1) + 1)
-
-    def _fresh_seeds(self, number: int, count: int) -> list[tuple[int, int]]:
-        first = max((run.seed for run in self.store.runs(number)), default=-1) + 1
-        return [(number, seed) for seed in range(first, first + count)]

@@ -24,6 +24,10 @@ class Space:
     menu: Menu
     limits: Limits
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without what is worked out when it is asked for, which another process does for itself."""
+        return {"menu": self.menu, "limits": self.limits}
+
     @property
     def knobs(self) -> Mapping[str, Knob]:
         return self.menu.knobs

@@ -20,11 +20,11 @@ import tomlkit
 from autoresearch.config import Settings, load_settings
 from autoresearch.decide import Noise, Runs, pool_noise
 from autoresearch.errors import StudyBusy, UserError
-from autoresearch.study.preset import load_preset, preset_names
+from autoresearch.study.preset import Preset, load_preset, preset_names
 from autoresearch.study.store import Store
 from autoresearch.study.store.rows import sha256_of
 from autoresearch.study.workspace import Workspace
-from autoresearch.trial import utc_now
+from autoresearch.trial import Recipe, utc_now
 from autoresearch.workers.machine import Machine
 from rails import Limits, load_menu, recipe_key, render_recipe, violations
 
@@ -185,11 +185,45 @@ def create_study(
     recipe = start.recipe
     if "fp8" in machine.precisions and "fp8" in start.menu.knobs["precision"].choices:
         recipe["precision"] = "fp8"
+    return _found(home, name, start, recipe, overrides, now)
+
+
+def continue_study(
+    home: Path,
+    name: str,
+    before: StudyFolder,
+    overrides: Mapping[str, str | int],
+    now: Callable[[], datetime] = utc_now,
+) -> StudyFolder:
+    """A study that begins with another one's incumbent, settings and menu. The incumbent is measured anew, with seeds
+    that were never used there. Raises UserError as `create_study` does, and for a study that has measured nothing."""
+    before.require_own()
+    study, runs = before.store.study(), before.store.runs()
+    incumbent = before.store.trial(int(study["incumbent"]))
+    if incumbent is None or incumbent.val_bpb is None:
+        raise UserError(f"study {before.name} has measured nothing yet: run it first, or begin from its preset")
+    start = Preset(
+        before.settings.preset, (before.path / "study.toml").read_text("utf-8"), before.menu_text, before.menu
+    )
+    origin = (before.name, incumbent.number)
+    return _found(home, name, start, incumbent.recipe, overrides, now, origin, max(run.seed for run in runs) + 1)
+
+
+def _found(
+    home: Path,
+    name: str,
+    start: Preset,
+    recipe: Recipe,
+    overrides: Mapping[str, str | int],
+    now: Callable[[], datetime],
+    begun_from: tuple[str, int] | None = None,
+    first_seed: int = 0,
+) -> StudyFolder:
     with founding(home, name) as partial:
         (partial / "study.toml").write_text(_override(start.settings_text, overrides), encoding="utf-8")
         settings = load_settings(partial / "study.toml")
         if broken := violations(recipe, start.menu, _limits(settings)):
-            raise UserError(f"the preset's recipe does not fit the study's budget: {'; '.join(broken)}")
+            raise UserError(f"the recipe does not fit the study's budget: {'; '.join(broken)}")
         files = {"recipe.toml": render_recipe(recipe), "menu.toml": start.menu_text}
         workspace = Workspace.create(partial / "recipe", files, now())
         store = Store(partial / "study.db", now)
@@ -200,6 +234,8 @@ def create_study(
             recipe,
             recipe_key(recipe),
             workspace.incumbent,
+            begun_from,
+            first_seed,
         )
         store.close()
     return StudyFolder(home, name)

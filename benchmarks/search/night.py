@@ -164,21 +164,27 @@ class _Ends(StopRule):
 def simulate(world: World, proposer: Proposer, night: int, runs: int, workers: int) -> list[Standing]:
     """One night of the shipped study loop: what stands after each of its runs. The incumbent is what is handed over."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as home:
-        clock = _Clock()
-        folder = create_study(Path(home), "night", PRESET, MACHINE, {"seed": night}, now=clock)
-        folder.store.clock = clock
-        folder.store.db.execute("PRAGMA synchronous = OFF")
-        folder.workspace = PaperRepository(folder.path / "recipe")
-
-        def incumbent() -> tuple[Recipe, float | None]:
-            trial = folder.store.trial(int(folder.store.study()["incumbent"]))
-            assert trial is not None
-            return trial.recipe, trial.val_bpb
-
-        launcher = SimulatedLauncher(world, workers, night, incumbent)
+        folder = create_study(Path(home), "night", PRESET, MACHINE, {"seed": night}, now=_Clock())
         try:
-            StudyLoop(folder, launcher, proposer, MACHINE, folder.path, _Ends(folder, launcher, runs)).run()
-            launcher.note()
+            return simulate_in(folder, world, proposer, night, runs, workers)
         finally:
             folder.store.close()
-        return launcher.standings[:runs]
+
+
+def simulate_in(
+    folder: StudyFolder, world: World, proposer: Proposer, night: int, runs: int, workers: int
+) -> list[Standing]:
+    """The same in a study of one's own, which is left open."""
+    folder.store.clock = _Clock()
+    folder.store.db.execute("PRAGMA synchronous = OFF")
+    folder.workspace = PaperRepository(folder.path / "recipe")
+
+    def incumbent() -> tuple[Recipe, float | None]:
+        trial = folder.store.trial(int(folder.store.study()["incumbent"]))
+        assert trial is not None
+        return trial.recipe, trial.val_bpb
+
+    launcher = SimulatedLauncher(world, workers, night, incumbent)
+    StudyLoop(folder, launcher, proposer, MACHINE, folder.path, _Ends(folder, launcher, runs)).run()
+    launcher.note()
+    return launcher.standings[:runs]

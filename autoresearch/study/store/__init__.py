@@ -4,7 +4,8 @@ from autoresearch.study.store.imports import Imports
 from autoresearch.study.store.latest import Latest
 from autoresearch.study.store.past import Past
 from autoresearch.study.store.promotions import Promotions
-from autoresearch.study.store.trajectory import Control, Trajectory
+from autoresearch.study.store.study_row import Control
+from autoresearch.study.store.trajectory import Trajectory
 
 __all__ = ["Control", "Store"]
 

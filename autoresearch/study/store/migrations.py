@@ -227,3 +227,9 @@ def m010_carried_and_confirmed(db: Database) -> None:
     # the trial whose change is made again on another recipe; NULL: a new idea
     db.execute("ALTER TABLE proposals ADD COLUMN carries INTEGER REFERENCES trials(number)")
     _remake_runs(db, "('candidate', 'reference')", "('candidate', 'reference', 'confirmation')")
+
+
+@migrations()
+def m011_begun_from(db: Database) -> None:
+    db.execute("ALTER TABLE studies ADD COLUMN begun_from TEXT")  # JSON: study, trial; NULL: from a preset
+    db.execute("ALTER TABLE studies ADD COLUMN first_seed INTEGER NOT NULL DEFAULT 0")  # of the baseline

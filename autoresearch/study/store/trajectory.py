@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Literal
 
 from autoresearch.decide import Comparison, Noise, Runs
-from autoresearch.study.store.rows import Rows, answered, sha256_of
+from autoresearch.study.store.rows import answered
+from autoresearch.study.store.study_row import StudyRow
 from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import History, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
 from autoresearch.workers.energy import Energy
 from rails import Verdict
 from trainer.protocol import RunResult
 
-Control = Literal["run", "pause", "stop"]
 OPEN_STATES = ("proposed", "running")
 # Of the latest runs: what the prediction of memory and time rests on.
 MEASUREMENTS = 64
@@ -39,56 +37,8 @@ def sums_of_runs(condition: str = "1") -> dict[str, str]:
     }
 
 
-class Trajectory(Rows):
+class Trajectory(StudyRow):
     """What the study loop writes and everybody reads."""
-
-    # --- the study ---
-
-    def create_study(self, name: str, settings: str, menu: str, recipe: Recipe, key: str, commit: str) -> None:
-        """The study's row and trial 0, the baseline, whose runs are queued when the study first runs."""
-        now = iso(self.clock())
-        with self.db.atomic():
-            self._insert(
-                "studies",
-                id=1, name=name, created_at=now, settings=settings, menu=menu, menu_sha256=sha256_of(menu),
-                incumbent=0, incumbent_commit=commit, control="run",
-            )  # fmt: skip
-            tick = self._next_tick()
-            self._insert(
-                "trials",
-                number=0, parent=None, proposer="baseline", changes="{}", recipe=json.dumps(recipe), recipe_key=key,
-                hypothesis="The recipe as it stands.", state="running", reason="", n_runs=0, commit=commit,
-                started_at=now, opened_tick=tick,
-            )  # fmt: skip
-            self._event("created", f"study {name} created")
-
-    def study(self) -> dict[str, Any]:
-        return self._one("SELECT * FROM studies WHERE id = 1")
-
-    def keep_menu(self, menu: str) -> None:
-        """For a study from before its menu was kept here; a database that may only be read stays as it is."""
-        with suppress(sqlite3.OperationalError), self.db.atomic():
-            self.db.execute("UPDATE studies SET menu = ?", [menu])
-
-    def set_data(self, data_dir: str, sha256: str) -> None:
-        with self.db.atomic():
-            self.db.execute("UPDATE studies SET data_dir = ?, data_sha256 = ?", [data_dir, sha256])
-
-    def settle(self, settings: str, *, forget_data: bool) -> None:
-        """Other settings before the first run; with another text, what was prepared does not count."""
-        with self.db.atomic():
-            self.db.execute("UPDATE studies SET settings = ?", [settings])
-            if forget_data:
-                self.db.execute("UPDATE studies SET data_dir = NULL, data_sha256 = NULL")
-
-    @property
-    def control(self) -> Control:
-        return self.study()["control"]
-
-    def set_control(self, control: Control, message: str) -> None:
-        with self.db.atomic():
-            self.db.execute("UPDATE studies SET control = ?", [control])
-            self._event(control, message)
 
     # --- proposals and trials ---
 
@@ -380,14 +330,6 @@ class Trajectory(Rows):
 
     def _update_trial(self, number: int, **values: Any) -> None:
         self._update("trials", "number", number, **values)
-
-    def _next_tick(self) -> int:
-        """The study's logical clock goes on by one: what happened in the same millisecond has an order too."""
-        self.db.execute("UPDATE studies SET tick = tick + 1")
-        return int(self._one("SELECT tick FROM studies")["tick"])
-
-    def _event(self, kind: str, message: str, trial: int | None = None) -> None:
-        self._insert("events", at=iso(self.clock()), kind=kind, trial=trial, message=message)
 
 
 def trial_of(row: dict[str, Any]) -> Trial:

@@ -38,6 +38,14 @@ def test_init_makes_a_study_and_refuses_a_second_of_that_name(command: Command, 
     assert again.code == 2 and "exists already" in again.err
 
 
+def test_init_begins_from_another_studys_incumbent(command: Command, ran: StudyFolder) -> None:
+    made = command("init", "next", "--from", "one", "--seed", "5")
+    assert made.code == 0 and "with the recipe of one's trial 1; next: autoresearch run next" in made.out
+    begun = StudyFolder(ran.path.parent, "next")
+    assert begun.store.trials()[0].recipe["lr"] == GOOD and begun.settings.seed == 5
+    assert begun.settings.preset == ran.settings.preset
+
+
 def test_the_version_is_the_packages_own(command: Command) -> None:
     assert command("--version") == (0, f"autoresearch {autoresearch.__version__}\n", "")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -62,6 +70,9 @@ def test_init_takes_data_from_a_relative_path(
         (["init", "mine", "--preset", "gpt-5"], "choose one of cpu-nano, cpu-nano-wide, gpt-354m"),
         (["init", "mine", "--data", "no/such/folder"], "there is no such file or folder"),
         (["init", "mine", "--proposer", "oracle"], "proposer.name"),
+        (["init", "mine", "--from", "nobody"], "there is no study 'nobody'"),
+        (["init", "mine", "--from", "one", "--preset", "cpu-nano"], "brings its preset along"),
+        (["init", "one", "--from", "one"], "exists already"),
         (["show", "one", "99"], "study one has no trial 99: its last is 3"),
         (["propose", "one", "--knob", "lr"], "give either --knob and --value, or --raw"),
         (["propose", "one", "--knob", "lr", "--value", "1", "--raw", "{}"], "give either"),

@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-from studies import MACHINE, git, make_study, query
+from studies import BAD, GOOD, MACHINE, assert_git_and_database_agree, change, git, make_study, query, run_study
 
 from autoresearch.config import PRESETS
 from autoresearch.errors import StudyBusy, UserError
 from autoresearch.study import folder as folder_module
-from autoresearch.study.folder import RunnerLock, StudyFolder, create_study, home, lock_holder, study_names
+from autoresearch.study.folder import (
+    RunnerLock,
+    StudyFolder,
+    continue_study,
+    create_study,
+    home,
+    lock_holder,
+    study_names,
+)
 from autoresearch.study.store import Store
 from autoresearch.study.workspace import Workspace
 from autoresearch.workers.machine import Machine
@@ -42,6 +50,24 @@ def test_a_new_study_has_all_its_parts_and_nothing_else(tmp_path: Path) -> None:
     assert query(folder, "SELECT number, state, proposer FROM trials") == [(0, "running", "baseline")]
     assert git(folder, "log", "--format=%s", "incumbent").splitlines() == ["baseline: the recipe as it stands"]
     assert git(folder, "rev-parse", "incumbent").strip() == folder.store.study()["incumbent_commit"]
+
+
+def test_a_study_begun_from_another_measures_its_incumbent_anew_with_seeds_never_used_there(tmp_path: Path) -> None:
+    before = make_study(tmp_path, decision__max_runs=5)
+    run_study(before, [change("lr", GOOD), change("d_ff", 256)], workers=1)
+    after = continue_study(tmp_path, "two", before, {"workers": 3})
+    assert after.store.trials()[0].recipe == before.store.trials()[1].recipe
+    assert after.menu_text == before.menu_text and after.settings.decision == before.settings.decision
+    assert after.settings.workers == 3
+    assert query(after, "SELECT begun_from FROM studies") == [('{"study": "one", "trial": 1}',)]
+    assert query(before, "SELECT begun_from FROM studies") == [(None,)]
+    run_study(after, [change("d_ff", 256), change("lr", BAD)], workers=1)
+    seeds = [{seed for (seed,) in query(folder, "SELECT DISTINCT seed FROM runs")} for folder in (before, after)]
+    assert len(seeds[1]) >= 3 and max(seeds[0]) < min(seeds[1])
+    assert len(after.store.runs(0)) >= 3 and after.store.trials()[1].parent == 0
+    assert_git_and_database_agree(after)
+    third = continue_study(tmp_path, "three", after, {})
+    assert third.store.study()["first_seed"] > max(seeds[1])
 
 
 @pytest.mark.parametrize(
