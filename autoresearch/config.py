@@ -47,6 +47,7 @@ class DecisionRule(Table):
 
 class ProposerSettings(Table):
     name: Literal["auto", "llm", "gp", "tpe", "random"] = "auto"
+    max_changes: int | None = Field(None, ge=1)  # knobs of one proposal; None: the menu's
     model: str | None = None
     base_url: str | None = None
     temperature: float = Field(0.7, ge=0, le=2)

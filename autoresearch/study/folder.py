@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -58,7 +59,8 @@ class StudyFolder:
         self.menu_text = self.store.study().get("menu") or self._old_menu()
         if sha256_of(self.menu_text) != self.store.study()["menu_sha256"]:
             raise UserError(f"{self.path}/study.db: the menu is not the one this study began with; start a new study")
-        self.menu = load_menu(self.menu_text, "menu.toml")
+        self._whole_menu = load_menu(self.menu_text, "menu.toml")
+        self._use(self.settings)
 
     def _old_menu(self) -> str:
         """The menu of a study from before the database kept it, which it does from now on: from git, else a preset's.
@@ -109,8 +111,13 @@ class StudyFolder:
         found = load_settings(self.path / "study.toml")
         self._changed_terms(found)
         changed = [name for name in Settings.model_fields if getattr(found, name) != getattr(self.settings, name)]
-        self.settings = found
+        self._use(found)
         return changed
+
+    def _use(self, settings: Settings) -> None:
+        self.settings = settings
+        most = settings.proposer.max_changes
+        self.menu = self._whole_menu if most is None else replace(self._whole_menu, max_changes=most)
 
     def prepare_data(self, progress: Callable[[str, int, int], None] | None = None) -> Path:
         """The study's prepared text; made when it is missing. Raises UserError for bad input, and if the source no

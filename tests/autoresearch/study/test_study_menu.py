@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
 import pytest
-from studies import git, make_study, query
+from studies import BAD, git, make_study, query, run_study
 
 from autoresearch.errors import UserError
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.restore import put_right
+
+CHANGES = [("lr", BAD), ("d_ff", 256), ("weight_decay", 0.05)]
 
 
 def swap_menu(folder: StudyFolder) -> str:
@@ -59,3 +62,19 @@ def test_a_menu_that_nobody_has_any_more_is_named(tmp_path: Path) -> None:
     folder.store.db.conn.commit()
     with pytest.raises(UserError, match=r"recipe: menu\.toml .*restore the folder"):
         StudyFolder(tmp_path, "one")
+
+
+def test_how_many_knobs_a_proposal_may_change_is_for_study_toml_to_say(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, proposer__max_changes=2)
+    assert folder.menu.max_changes == 2 and folder.menu.knobs == StudyFolder(tmp_path, "one").menu.knobs
+    three, two = ({"changes": dict(changes), "reason": "because"} for changes in (CHANGES, CHANGES[:2]))
+    run_study(folder, [json.dumps(three), json.dumps(two)], workers=1)
+    assert [(trial.state, trial.rail) for trial in folder.store.trials()[1:]] == [
+        ("blocked", "schema"),
+        ("complete", None),
+    ]
+    settings = folder.path / "study.toml"
+    settings.write_text(settings.read_text().replace("max_changes = 2", "max_changes = 4"))
+    assert folder.reread_settings() == ["proposer"] and folder.menu.max_changes == 4
+    settings.write_text(settings.read_text().replace("max_changes = 4\n", ""))
+    assert folder.reread_settings() == ["proposer"] and folder.menu.max_changes == 6
