@@ -18,10 +18,10 @@ from search.ground import the_space
 from search.luck import Repeated, fit_luck
 from search.night import Standing
 from search.race import Job, Night, Race, summed_up
-from search.regressors import LEAF, SHARE_OF_FEATURES, TREES, Linear, Smooth, Steps
+from search.regressors import DEPTH, RATE, SHARE_OF_POINTS, TREES, Linear, Smooth, Steps
 from search.results import as_json, as_markdown, real_nights, rows
 from search.surrogate import KINDS, Recorded, Surrogate, fit
-from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.ensemble import GradientBoostingRegressor
 
 from rails import Value
 from trainer.protocol import RunResult
@@ -125,8 +125,10 @@ def test_our_walks_through_fitted_models_are_scikit_learns_predictions() -> None
     values = np.sin(4 * points[:, 0]) + points[:, 1] ** 2
     sure = np.sin(4 * probes[:, 0]) + probes[:, 1] ** 2
     assert np.abs(Smooth(points, values)(probes) - sure).max() < 0.05
-    forest = ExtraTreesRegressor(TREES, max_features=SHARE_OF_FEATURES, min_samples_leaf=LEAF, random_state=0)
-    assert list(Steps(points, values)(probes)) == pytest.approx(list(forest.fit(points, values).predict(probes)))
+    boosted = GradientBoostingRegressor(
+        n_estimators=TREES, max_depth=DEPTH, learning_rate=RATE, subsample=SHARE_OF_POINTS, random_state=0
+    )
+    assert list(Steps(points, values)(probes)) == pytest.approx(list(boosted.fit(points, values).predict(probes)))
     weights = np.array([1.0, 2.0, -1.0, 0.0, 0.5, 3.0])
     assert [Linear.of(points, weights)(point) for point in points] == pytest.approx(
         list(Linear.scaled(points) @ weights)
