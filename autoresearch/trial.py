@@ -18,6 +18,8 @@ RunState = Literal["queued", "running", "complete", "failed", "cancelled"]
 Purpose = Literal["candidate", "reference", "confirmation"]
 # Stands for a moment that the source of an imported study does not tell.
 EPOCH = "1970-01-01T00:00:00.000Z"
+# Who proposes that a knob of a keep is put back, to see what it is worth.
+APART = "apart"
 # What is kept of a proposal and of what was shown for it; the rails take no proposal that is near as long.
 MAX_RAW_BYTES = 2**16
 MAX_PROMPT_BYTES = 2**20

@@ -29,7 +29,7 @@ ORDER = [
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app", "faults"]],
-    "night": [["session", "daemon"], ["loop", "display"], ["asking", "limits", "seeds", "unit"], ["__init__"]],
+    "night": [["session", "daemon"], ["loop", "display"], ["apart", "asking", "limits", "seeds", "unit"], ["__init__"]],
     "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers", "sql_bounds"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [
@@ -42,7 +42,7 @@ INSIDE = {
         ["status"],
         ["sentences"],
         ["meters", "longer_runs", "knobs", "proposers", "work", "nights", "compute"],
-        ["context", "exploration"],
+        ["apart", "context", "exploration"],
         ["__init__"],
         ["evidence"],
     ],

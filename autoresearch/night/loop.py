@@ -11,6 +11,7 @@ from autoresearch import words
 from autoresearch.decide import Comparison, Decision, Noise, Runs, decide
 from autoresearch.errors import BaselineFails
 from autoresearch.night import seeds
+from autoresearch.night.apart import put_back
 from autoresearch.night.asking import Asking
 from autoresearch.night.limits import StopRule
 from autoresearch.proposers import NothingLeft, Proposer
@@ -18,7 +19,7 @@ from autoresearch.study import history, messages, restore
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
-from autoresearch.trial import History, Purpose, Run, Trial, TrialState, from_iso
+from autoresearch.trial import APART, History, Purpose, Run, Trial, TrialState, from_iso
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.launcher import Launcher, Progress
 from autoresearch.workers.machine import Machine
@@ -26,6 +27,7 @@ from rails import gate, recipe_key, render_recipe
 
 MAX_FAILED_REFERENCE_RUNS = 3
 MAX_BLOCKED_IN_A_ROW = 25
+NOT_ASKED_FOR = ("queue", "carried", APART)  # a person's ideas and the night's own: blocked, they end no night
 
 
 class StudyLoop:
@@ -118,7 +120,7 @@ class StudyLoop:
 
     def _new_trial(self) -> bool:
         """Puts one proposal before the rails. False where there is none to be had just now."""
-        idea = self.store.next_idea()
+        idea = self.store.next_idea() or put_back(self.store.trials_now(), self._trial(self._reference))
         if not idea and self.asking.is_thinking:
             return False
         # Also for an answer to an earlier question: what was tried and kept meanwhile counts.
@@ -148,8 +150,7 @@ class StudyLoop:
         )
         if not verdict.passed:
             self.store.block_trial(number, verdict)
-            # What was not asked for, a person's ideas and changes carried over, does not end the night.
-            self._blocked_in_a_row += self._trial(number).proposer not in ("queue", "carried")
+            self._blocked_in_a_row += self._trial(number).proposer not in NOT_ASKED_FOR
             if self._blocked_in_a_row >= MAX_BLOCKED_IN_A_ROW:
                 self.stop.request(
                     f"{MAX_BLOCKED_IN_A_ROW} proposals in a row were blocked, the last because {verdict.reason}"

@@ -13,6 +13,7 @@ from rich.text import Text
 from autoresearch import words
 from autoresearch.decide import Noise
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.apart import apart
 from autoresearch.evidence.compute import compute, over_parent
 from autoresearch.evidence.context import context
 from autoresearch.terminal.console import grid, listing
@@ -81,6 +82,8 @@ def trial_view(
     }
     if windows := context(evidence, trial):
         facts["context"] = windows
+    if told := apart(evidence, trial):
+        facts["apart"] = told
     parts: list[RenderableType] = [grid({name: clean(value, 1000) for name, value in facts.items()}), Text()]
     table = listing(*RUN_COLUMNS, right=tuple({*RUN_COLUMNS} - {"purpose", "state"}))
     for run in runs:

@@ -8,6 +8,7 @@ from typing import Any
 
 from autoresearch import words
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.apart import apart
 from autoresearch.evidence.context import context
 from autoresearch.morning.report.curves import Curve, thin
 from autoresearch.morning.report.table import Kind, Table, table
@@ -111,6 +112,8 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
         yield found + (f" than trial {trial.reference}" if trial.reference is not None else "")
     if windows := context(evidence, trial):
         yield windows
+    if told := apart(evidence, trial):
+        yield told
     if trial.expected_delta is not None:
         yield f"expected to be {words.improvement(-trial.expected_delta)}"
     if trial.test_bpb is not None:
