@@ -55,6 +55,11 @@ class Crew(Generic[R]):
         self._launcher, self._max_attempts = launcher, max_attempts
         self._attempts: dict[str, int] = {}
 
+    @property
+    def capacity(self) -> int:
+        """Runs at once."""
+        return self._launcher.capacity
+
     def hand_out(self, next_task: Callable[[], Task[R] | None]) -> Iterator[R]:
         """Asks for runs until every worker has one, or there is none to begin just now; yields each once it has begun.
 

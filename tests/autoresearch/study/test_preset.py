@@ -18,7 +18,7 @@ def test_the_defaults_meet_the_constraints(name: str) -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_every_knob_has_a_doc_and_three_may_change_at_once(name: str) -> None:
     menu = load_preset(name).menu
-    assert menu.max_changes == 6 and all(knob.doc for knob in menu.knobs.values())
+    assert menu.max_changes == 13 and all(knob.doc for knob in menu.knobs.values())
 
 
 def test_all_sizes_have_the_same_knobs() -> None:

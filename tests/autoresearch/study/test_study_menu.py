@@ -77,4 +77,4 @@ def test_how_many_knobs_a_proposal_may_change_is_for_study_toml_to_say(tmp_path:
     settings.write_text(settings.read_text().replace("max_changes = 2", "max_changes = 4"))
     assert folder.reread_settings() == ["proposer"] and folder.menu.max_changes == 4
     settings.write_text(settings.read_text().replace("max_changes = 4\n", ""))
-    assert folder.reread_settings() == ["proposer"] and folder.menu.max_changes == 6
+    assert folder.reread_settings() == ["proposer"] and folder.menu.max_changes == 13
