@@ -29,7 +29,13 @@ ORDER = [
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app", "faults"]],
-    "night": [["session", "daemon"], ["loop", "display"], ["apart", "asking", "judge", "limits", "unit"], ["seeds"], ["__init__"]],
+    "night": [
+        ["session", "daemon"],
+        ["loop", "display"],
+        ["apart", "asking", "judge", "limits", "unit"],
+        ["seeds"],
+        ["__init__"],
+    ],
     "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers", "sql_bounds"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from studies import BAD, GOOD, assert_git_and_database_agree, change, make_study, query, run_study
 
 from autoresearch.evidence import Evidence
+from autoresearch.evidence.apart import apart as tell_apart
+from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
-from autoresearch.trial import Trial
+from autoresearch.trial import APART, Run, Trial
+from trainer.protocol import RunResult
 
 
 def test_a_nights_result_is_confirmed_on_fresh_seeds_that_both_sides_share_and_no_decision_reads(
@@ -105,6 +111,70 @@ def test_a_change_that_is_not_sure_to_help_gets_no_more_runs_once_its_parent_sta
     assert large.decision == "keep"
     assert small.decision == "discard" and small.n_runs < 12
     assert all(trial.proposer != "carried" for trial in trials)
+
+
+def test_what_takes_many_runs_to_settle_waits_for_new_ideas_and_is_settled_in_the_end(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [change("lr", 0.0015), change("d_ff", 256), change("d_ff", 768)], workers=1)
+    order = [trial for (trial,) in query(folder, "SELECT trial FROM runs WHERE trial > 0 ORDER BY ended_tick")]
+    assert order.index(3) < len(order) - 1 - order[::-1].index(1), "later ideas had their first runs meanwhile"
+    assert [trial.decision for trial in folder.store.trials()[1:]] == ["keep", "discard", "discard"]
+
+
+def test_a_large_gain_is_settled_at_once(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [change("d_ff", 256), change("lr", GOOD), change("d_ff", 768)], workers=1)
+    kept, after = folder.store.trials()[2:]
+    assert kept.decision == "keep" and after.parent == 2
+
+
+def test_of_what_is_not_settled_when_a_night_ends_only_the_best_gets_more_runs(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [change("lr", value) for value in (0.0012, 0.0013, 0.0014, 0.0011)], workers=1)
+    trials = folder.store.trials()[1:]
+    assert [trial.decision for trial in trials] == ["discard", "discard", "keep", "discard"]
+    assert all("others look better" in trial.reason for trial in trials if trial.decision == "discard")
+    assert sum(trial.n_runs for trial in trials) <= 10
+    assert_git_and_database_agree(folder)
+
+
+def test_a_night_killed_with_unsettled_trials_settles_them_in_the_next(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    folder.store.close()
+
+    class Killer(Observer):
+        def run_finished(self, run: Run, result: RunResult) -> None:
+            if run.trial == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    answers = [change("lr", 0.0012), change("lr", 0.0013), change("lr", 0.0014)]
+    child = os.fork()
+    if child == 0:
+        run_study(StudyFolder(tmp_path, "one"), answers, workers=1, observer=Killer())
+        os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    folder = StudyFolder(tmp_path, "one")
+    assert len(folder.store.open_trials()) == 3
+    run_study(folder, answers, workers=1)
+    assert folder.store.open_trials() == [] and folder.store.study()["incumbent"] == 3
+    assert_git_and_database_agree(folder)
+
+
+def test_a_knob_of_a_keep_that_changed_several_is_put_back_and_what_it_is_worth_is_told(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    both = json.dumps({"changes": {"lr": GOOD, "d_ff": 256}, "reason": "together"})
+    run_study(folder, [both, *(change("lr", value) for value in (BAD, 0.0004, 0.0003, 0.0002, 0.0001))], workers=1)
+    trials = folder.store.trials()
+    kept = trials[1]
+    apart = [trial for trial in trials if trial.proposer == APART]
+    assert kept.decision == "keep" and [list(trial.changes) for trial in apart] == [["lr"], ["d_ff"]]
+    assert all(
+        trial.parent == 1 and trial.recipe[knob] == trials[0].recipe[knob] for trial in apart for knob in trial.changes
+    )
+    assert min(trial.number for trial in apart) > 2, "a new idea comes first"
+    told = tell_apart(Evidence(folder), kept)
+    assert "lr put back: worse by +0.1" in told and "d_ff put back: not surely better" in told
+    assert f"(trial {apart[0].number})" in told and tell_apart(Evidence(folder), apart[0]) == ""
 
 
 def test_the_first_seeds_of_trials_go_round_those_of_their_reference(tmp_path: Path) -> None:
