@@ -18,7 +18,7 @@ from autoresearch.proposers.space import Space
 from autoresearch.trial import History, Proposal, Recipe, Trial
 from rails import RailsError, Value, gate
 
-STARTS = 14  # recipes before the first model, or fewer where there are fewer knobs
+STARTS = 10  # recipes before the first model, or fewer where there are fewer knobs
 DRAWS = 64  # until one passes the rails; then it goes to them as it is
 CANDIDATES, PARENTS = 300, 5
 MOST_LEARNED = 800  # recipes: the cost grows with their cube; beyond it the best half and the latest
