@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +143,24 @@ def test_each_search_without_a_loop_spends_its_runs_on_recipes_that_are_allowed(
     assert first == again and len(first) == 40 and len(asked) == 80
     assert all(SPACE.allows(recipe) for recipe in asked)
     assert asked[0] == PRESET.recipe and truth(first[-1].recipe) < truth(PRESET.recipe)
+
+
+def test_neighbours_are_different_allowed_and_wanted_and_few_where_few_are_to_be_found() -> None:
+    parents = [SPACE.baseline, SPACE.draw(random.Random(1))]
+    found = SPACE.neighbours(parents, 50, 2, random.Random(0), lambda recipe: recipe["precision"] == "bf16")
+    assert found == SPACE.neighbours(parents, 50, 2, random.Random(0), lambda recipe: recipe["precision"] == "bf16")
+    assert len({recipe_key(recipe) for recipe in found}) == 50
+    assert all(SPACE.allows(recipe) and recipe["precision"] == "bf16" for recipe in found)
+    assert all(
+        min(sum(recipe[name] != parent[name] for name in SPACE.knobs) for parent in parents) in (1, 2)
+        for recipe in found
+    )
+    assert SPACE.neighbours(parents, 50, 2, random.Random(0), lambda _: False) == []
+
+
+def test_a_space_travels_to_another_process() -> None:
+    SPACE.point(SPACE.baseline)  # what is worked out on the way stays behind
+    assert pickle.loads(pickle.dumps(SPACE)).point(SPACE.baseline) == SPACE.point(SPACE.baseline)
 
 
 def test_a_recipes_place_in_the_cube_leads_back_to_it() -> None:
