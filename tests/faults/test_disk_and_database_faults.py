@@ -209,7 +209,7 @@ def test_a_study_of_an_older_version_can_be_looked_at_without_an_upgrade(
         for table, column in (
             ("studies", "tick"), ("trials", "opened_tick"), ("trials", "closed_tick"), ("runs", "ended_tick"),
             ("proposals", "limits"), ("proposals", "deviation"), ("studies", "menu"), ("runs", "flops"),
-            ("runs", "window_bpb"), ("proposals", "carries"),
+            ("runs", "window_bpb"), ("proposals", "carries"), ("studies", "begun_from"), ("studies", "first_seed"),
         ):  # fmt: skip
             database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute("PRAGMA writable_schema = ON")
