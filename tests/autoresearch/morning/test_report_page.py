@@ -110,7 +110,7 @@ def test_every_section_is_drawn_from_a_file_without_any_complaint(tab: Any, repo
     _open(tab, report)
     headline = tab.inner_text("#headline p >> nth=0")
     assert headline.startswith("14 changes were trained, 3 of them failed, 3 more were blocked before training")
-    assert headline.endswith("3 were kept (lr 0.001 \u2192 0.002; lr 0.002 \u2192 0.003; lr 0.003 \u2192 0.004).")
+    assert headline.endswith("3 were kept (lr 0.001 \u2192 0.002; lr 0.002 \u2192 0.003; lr 0.002 \u2192 0.004).")
     assert "researching" in tab.inner_text("#verdict").lower()
     for chart in ("best", "best_by_energy", "curves", "lineage", "wall", "energy", "repeats"):
         assert tab.locator(f"[data-chart={chart}] svg path").count() > 3, chart
