@@ -123,10 +123,12 @@ class Surrogate:
         key = recipe_key(recipe)
         if key not in self._seen:
             seen = features(self.space, recipe)
+            fails = min(1 / (1 + math.exp(-self.failure(seen))), LIKELIEST_FAILURE)
             self._seen[key] = (
                 float(self.level(seen[None])[0]),
                 self.luck.deviation(seen),
-                min(1 / (1 + math.exp(-self.failure(seen))), LIKELIEST_FAILURE),
+                # A night whose baseline fails is over before it has begun; none of its recorded runs did.
+                0.0 if recipe == self.space.baseline else fails,
                 math.exp(self.seconds(seen)),
             )
         return self._seen[key]
