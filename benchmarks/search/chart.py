@@ -13,7 +13,8 @@ from .arms import ARMS
 from .race import Night
 from .results import Figure
 
-COLOURS = ["#555555", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00", "#d55e00", "#000000", "#882255"]  # Okabe and Ito's, and one more
+# Okabe and Ito's, and one more.
+COLOURS = ["#555555", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00", "#d55e00", "#000000", "#882255"]
 EVERY = 10  # runs between points
 FIRST = 20
 WIDTH, HEIGHT = 430, 380
