@@ -141,8 +141,8 @@ def _sharing(knob: Knob) -> Callable[[Value], float]:
         return lambda _: 0.5
     if knob.scale == "log":
         decades = math.log(high / low)
-        return lambda value: math.log(value / low) / decades  # type: ignore[operator]
-    return lambda value: (value - low) / (high - low)  # type: ignore[operator]
+        return lambda value: math.log(value / low) / decades  # type: ignore[operator]  # numbers, without choices
+    return lambda value: (value - low) / (high - low)  # type: ignore[operator]  # likewise
 
 
 def move(knob: Knob, value: Value, rng: random.Random, step: float) -> Value:
