@@ -102,7 +102,7 @@ class Judge:
         if self._is_overtaken(trial):
             return self._judge_overtaken(trial, decision, noise, unsure)
         if decision.action == "replicate":
-            return self._go_on(trial, reference, decision, noise, unsure)
+            return self._go_on(trial, reference, decision, decision.comparison, noise, unsure)
         leads = decision.action == "keep" and self._leads(trial.number, scores)
         self._close(
             trial,
@@ -131,7 +131,7 @@ class Judge:
         stands, scores = self._trial(self.reference), self.store.scores_now()
         decision = decide(scores[trial.number], scores[stands.number], noise, self.rule)
         if decision.action == "replicate":
-            return self._go_on(trial, stands.number, decision, noise, unsure)
+            return self._go_on(trial, stands.number, decision, at_parent.comparison, noise, unsure)
         verdict: Literal["keep", "discard"] | None = "discard"
         merge, carried, gain = None, None, messages.gain_of(at_parent.comparison)
         if decision.action == "keep":
@@ -155,20 +155,22 @@ class Judge:
         )
         return False
 
-    def _go_on(self, trial: Trial, reference: int, decision: Decision, noise: Noise, unsure: Unsure) -> bool:
+    def _go_on(
+        self, trial: Trial, reference: int, decision: Decision, at_parent: Comparison, noise: Noise, unsure: Unsure
+    ) -> bool:
         """More runs, at once where a few will settle it. What would take many waits: a new idea may be worth more, and
-        where it is, nobody has to know whether this one helped."""
+        where it is, nobody has to know whether this one helped. at_parent: what is told of it if it closes."""
         result = decision.comparison
         if unsure == "drop":
             reason = f"{decision.reason}, but others look better"
-            self._close(trial, "complete", reason, decision="discard", comparison=result, noise=noise)
+            self._close(trial, "complete", reason, decision="discard", comparison=at_parent, noise=noise)
             return False
         gain = result.improvement - self.rule.min_improvement
         if unsure == "wait" and gain < SOON_SETTLED * result.stderr and self.ideas_come_first:
             return False
-        return self._replicate(trial, reference, decision, noise)
+        return self._replicate(trial, reference, decision, at_parent, noise)
 
-    def _replicate(self, trial: Trial, reference: int, decision: Decision, noise: Noise) -> bool:
+    def _replicate(self, trial: Trial, reference: int, decision: Decision, at_parent: Comparison, noise: Noise) -> bool:
         runs: list[tuple[int, int, Purpose]] = []
         if decision.candidate_runs:
             runs.append((trial.number, seeds.next_shared(self.store, trial), "candidate"))
@@ -179,7 +181,7 @@ class Judge:
             runs += [(reference, seed, "reference") for seed in seeds.fresh(self.store, reference, missing)]
         if not runs and not on_their_way:
             reason = f"{decision.reason}, but runs of trial {reference} keep failing"
-            self._close(trial, "complete", reason, decision="discard", comparison=decision.comparison, noise=noise)
+            self._close(trial, "complete", reason, decision="discard", comparison=at_parent, noise=noise)
         self.store.queue_runs(runs)
         return bool(runs)
 
