@@ -47,7 +47,6 @@ class Trial:
     rail: str | None
     reason: str
     val_bpb: float | None
-    val_bpb_stderr: float | None
     n_runs: int
     reference: int | None
     improvement: float | None
@@ -122,9 +121,9 @@ def window_of(recipe: Recipe) -> int | None:
 class History:
     """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight).
 
-    `tried`: recipe_key -> what came of that recipe. `deviation`: of one run, in bits per byte, as known at that moment,
-    and so are the standard errors of the trials' means; None: not known. `scores`: trial -> seed -> val_bpb of every
-    run that had ended, also of trials that are not decided and have no val_bpb yet.
+    `tried`: recipe_key -> what came of that recipe. `deviation`: of one run, in bits per byte, as known at that moment
+    (a trial's mean has it over the root of its n_runs as standard error); None: not known. `scores`: trial -> seed ->
+    val_bpb of every run that had ended, also of trials that are not decided and have no val_bpb yet.
     """
 
     number: int

@@ -16,7 +16,7 @@ from pathlib import Path
 from autoresearch.config import EnergySettings, LimitSettings
 from autoresearch.night.limits import StopRule
 from autoresearch.night.loop import StudyLoop
-from autoresearch.proposers.classic import TpeProposer
+from autoresearch.proposers.tpe import TpeProposer
 from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.trial import from_iso
 from autoresearch.workers.local import LocalLauncher

@@ -74,8 +74,8 @@ INSIDE = {
     "proposers": [
         ["__init__"],
         ["llm"],
-        ["bayes", "endpoint"],
-        ["background", "classic", "prompt"],
+        ["bayes", "endpoint", "tpe"],
+        ["background", "classic", "known", "prompt"],
         ["gaussian_process", "proposer", "space"],
     ],
 }

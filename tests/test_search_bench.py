@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from search import night
@@ -145,17 +146,18 @@ def test_each_search_without_a_loop_spends_its_runs_on_recipes_that_are_allowed(
     assert asked[0] == PRESET.recipe and truth(first[-1].recipe) < truth(PRESET.recipe)
 
 
-def test_neighbours_are_different_allowed_and_wanted_and_few_where_few_are_to_be_found() -> None:
+def test_neighbours_are_a_parent_with_some_knobs_moved_to_values_of_the_menu() -> None:
     parents = [SPACE.baseline, SPACE.draw(random.Random(1))]
-    found = SPACE.neighbours(parents, 50, 2, random.Random(0), lambda recipe: recipe["precision"] == "bf16")
-    assert found == SPACE.neighbours(parents, 50, 2, random.Random(0), lambda recipe: recipe["precision"] == "bf16")
-    assert len({recipe_key(recipe) for recipe in found}) == 50
-    assert all(SPACE.allows(recipe) and recipe["precision"] == "bf16" for recipe in found)
-    assert all(
-        min(sum(recipe[name] != parent[name] for name in SPACE.knobs) for parent in parents) in (1, 2)
-        for recipe in found
-    )
-    assert SPACE.neighbours(parents, 50, 2, random.Random(0), lambda _: False) == []
+    points = np.array([SPACE.point(parent) for parent in parents])
+    found, again = (SPACE.neighbours(points, 200, 2, np.random.default_rng(0)) for _ in range(2))
+    assert found.shape == (200, len(SPACE.knobs)) and (found == again).all()
+    recipes = [SPACE.recipe(point) for point in found]
+    assert np.allclose([SPACE.point(recipe) for recipe in recipes], found, atol=1e-3)
+    moved = [min(sum(recipe[name] != one[name] for name in SPACE.knobs) for one in parents) for recipe in recipes]
+    assert set(moved) == {0, 1, 2}, "a move may end where it began"
+    assert len({recipe_key(recipe) for recipe in recipes}) > 150
+    turned = {name for recipe in recipes for name in SPACE.knobs if recipe[name] not in [one[name] for one in parents]}
+    assert turned == {name for name, knob in SPACE.knobs.items() if len(knob.choices) != 2}
 
 
 def test_a_space_travels_to_another_process() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from autoresearch import words
 from autoresearch.trial import APART, Proposal, Trial
 
-ONE_IN = 3  # trials on such a recipe is spent so, until all of its knobs have been put back
+ONE_IN = 6
 
 
 def put_back(trials: Sequence[Trial], stands: Trial) -> Proposal | None:

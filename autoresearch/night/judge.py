@@ -43,7 +43,7 @@ class Judge:
     def judge(self) -> None:
         """Closes what its runs have settled; where a few more runs will settle it, they are queued."""
         for trial in self.store.open_trials():
-            states = [run.state for run in self.store.runs(trial.number)]
+            states = [run.state for run in self.store.runs_now(trial.number)]
             enough = trial.number == 0 and states.count("complete") >= self.rule.baseline_runs
             if enough or "failed" in states or not {"queued", "running"} & set(states):
                 self._judge_trial(trial)
@@ -64,7 +64,7 @@ class Judge:
             trial
             for trial in self.store.running_now()
             if trial.number and trial.number in scores
-            if not {"queued", "running"} & {run.state for run in self.store.runs(trial.number)}
+            if not {"queued", "running"} & {run.state for run in self.store.runs_now(trial.number)}
         ]
         return sorted(found, key=lambda trial: fmean(scores[trial.number].values()))
 
@@ -83,7 +83,7 @@ class Judge:
 
     def _judge_by_runs(self, trial: Trial, unsure: Unsure) -> bool:
         """Whether runs were queued."""
-        runs = self.store.runs(trial.number)
+        runs = self.store.runs_now(trial.number)
         if failed := next((run for run in runs if run.state == "failed"), None):
             self._close_failed(trial, failed)
             return False
@@ -174,7 +174,7 @@ class Judge:
         runs: list[tuple[int, int, Purpose]] = []
         if decision.candidate_runs:
             runs.append((trial.number, seeds.next_shared(self.store, trial), "candidate"))
-        known = self.store.runs(reference)
+        known = self.store.runs_now(reference)
         on_their_way = sum(run.state in ("queued", "running") for run in known)
         if sum(run.state == "failed" for run in known) < MAX_FAILED_REFERENCE_RUNS:
             missing = max(0, decision.reference_runs - on_their_way)
@@ -192,7 +192,7 @@ class Judge:
 
     def _merge(self, trial: Trial, comparison: Comparison) -> str:
         assert trial.commit is not None
-        runs, before = self.store.runs(trial.number), self._trial(trial.parent or 0).recipe
+        runs, before = self.store.runs_now(trial.number), self._trial(trial.parent or 0).recipe
         message = messages.merge_message(trial, before, messages.gain_of(comparison), runs)
         standing = self.store.study()["incumbent_commit"]
         return self.workspace.merge(standing, trial.commit, message, messages.last_moment(trial, runs))
@@ -218,7 +218,7 @@ class Judge:
     ) -> None:
         """Git first, then the database in one transaction: after a crash between them the same close comes again."""
         assert trial.commit is not None
-        ended, gain = self.store.runs(trial.number), messages.gain_of(comparison) if comparison else None
+        ended, gain = self.store.runs_now(trial.number), messages.gain_of(comparison) if comparison else None
         message = messages.tag_message(trial, state, decision, reason, gain, ended)
         self.workspace.tag(trial.number, trial.commit, message, messages.last_moment(trial, ended))
         if merge_commit:

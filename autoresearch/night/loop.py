@@ -76,10 +76,10 @@ class StudyLoop:
         """At a night's end the baseline and the incumbent are measured anew, with seeds that no decision has read and
         both share: what the night is worth is told from these alone. False where there is nothing to confirm."""
         incumbent, wanted = int(self.store.study()["incumbent"]), self.rule.confirmation_runs
-        known = self.store.runs(incumbent)
+        known = self.store.runs_now(incumbent)
         if incumbent == 0 or self.stop.is_urgent or any(run.purpose == "confirmation" for run in known):
             return False
-        first = max(run.seed for run in [*known, *self.store.runs(0)]) + 1
+        first = max(run.seed for run in [*known, *self.store.runs_now(0)]) + 1
         confirming = range(first, first + wanted)
         self.store.queue_runs((trial, seed, "confirmation") for seed in confirming for trial in (0, incumbent))
         return bool(confirming)
@@ -215,7 +215,7 @@ class StudyLoop:
 
     def _try_baseline_again(self) -> None:
         """What an earlier night made of the baseline is no verdict on it: the machine may be well by now."""
-        failed = [run for run in self.store.runs(0) if run.state == "failed"]
+        failed = [run for run in self.store.runs_now(0) if run.state == "failed"]
         for run in failed if self._trial(0).state == "running" else []:
             message = (
                 f"the baseline failed last time (seed {run.seed}: {run.failure}: {run.message}); it is tried again"

@@ -15,8 +15,8 @@ def of_baseline(store: Store, count: int) -> range:
 def next_shared(store: Store, trial: Trial) -> int:
     """The next of its parent's seeds that the trial has not used. Where they begin goes round from trial to trial, or
     one lucky seed would be in every first comparison."""
-    used = {run.seed for run in store.runs(trial.number)}
-    shared = [run.seed for run in store.runs(trial.parent or 0) if run.state not in ("failed", "cancelled")]
+    used = {run.seed for run in store.runs_now(trial.number)}
+    shared = [run.seed for run in store.runs_now(trial.parent or 0) if run.state not in ("failed", "cancelled")]
     first = trial.number % max(1, len(shared))
     order = [*shared[first:], *shared[:first]]
     return next((seed for seed in order if seed not in used), max([*used, *shared], default=-1) + 1)
@@ -24,5 +24,5 @@ def next_shared(store: Store, trial: Trial) -> int:
 
 def fresh(store: Store, number: int, count: int) -> range:
     """Seeds that the trial has not used and that are above those that it has."""
-    first = max((run.seed for run in store.runs(number)), default=-1) + 1
+    first = max((run.seed for run in store.runs_now(number)), default=-1) + 1
     return range(first, first + count)

@@ -13,7 +13,7 @@ __all__ = ["NothingLeft", "Proposer", "make_proposer"]
 def make_proposer(settings: ProposerSettings) -> Proposer:
     """The proposer that study.toml names; `auto` is a language model where one is configured, else gp."""
     from autoresearch.proposers.bayes import BayesProposer
-    from autoresearch.proposers.classic import RandomProposer, TpeProposer
+    from autoresearch.proposers.classic import RandomProposer
 
     name = settings.name
     if name == "auto":
@@ -22,6 +22,8 @@ def make_proposer(settings: ProposerSettings) -> Proposer:
     if name == "random":
         return RandomProposer()
     if name == "tpe":
+        from autoresearch.proposers.tpe import TpeProposer
+
         return TpeProposer()
     if name == "gp":
         return BayesProposer()

@@ -15,7 +15,8 @@ LENGTH_MEAN, LENGTH_DEVIATION = 0.7, 0.8
 # Of one run's variance as a share of the scores': wide where nobody has measured it, narrow around what is measured.
 NOISE_MEAN, NOISE_DEVIATION, KNOWN_NOISE_DEVIATION = math.log(0.1), 1.0, 0.5
 # Length scales are fitted to so many points: the best half of them and others spread over the rest.
-FITTED_ON, ITERATIONS = 80, 20
+
+FITTED_ON, ITERATIONS = 60, 10
 FARTHEST = 6.0  # from the prior's mean, of any logarithm: beyond it nothing changes any more
 ROOT5 = 5**0.5
 

@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
 from autoresearch.trial import Recipe
 from rails import Knob, Limits, Menu, Value, violations
 
+Array = npt.NDArray[np.float64]
+
 DRAWS = 100  # until one is allowed
-TRIES = 4  # for each neighbour that is asked for
 STEP = 0.12  # deviation of a small move, as a share of a knob's range
 DIGITS = 4  # of a number that a person can read
 
@@ -74,26 +78,35 @@ class Space:
                 return moved
         return None
 
-    def neighbours(
-        self,
-        parents: Sequence[Recipe],
-        count: int,
-        most: int,
-        rng: random.Random,
-        is_wanted: Callable[[Recipe], bool] = lambda _: True,
-    ) -> list[Recipe]:
-        """So many different recipes that are allowed and wanted, each a parent with one to `most` knobs moved; fewer
-        where they are hard to find. Parents hold the knobs in the menu's order."""
-        found: dict[tuple[Value, ...], Recipe] = {}
-        for _ in range(TRIES * count):
-            parent = rng.choice(parents)
-            moved = self._moved(parent, rng.randint(1, most), rng, STEP)
-            values = tuple(moved.values())
-            if values not in found and moved != parent and is_wanted(moved) and self.allows(moved):
-                found[values] = moved
-                if len(found) == count:
-                    break
-        return list(found.values())
+    def neighbours(self, parents: Array, count: int, most: int, rng: np.random.Generator) -> Array:
+        """[count, knobs]: points, each one of the parents' [n, knobs] with one to `most` coordinates moved, half the
+        time by a step or so, else anywhere. They lie where the knobs' values do, but for the rounding of floats.
+        Whether such a recipe is allowed, and is not its parent's twin, is for the caller to see."""
+        shape = (count, len(self.knobs))
+        found = parents[rng.integers(len(parents), size=count)]
+        places = rng.random(shape).argsort(axis=1).argsort(axis=1)
+        moved = places < rng.integers(1, most, size=(count, 1), endpoint=True)
+        near = np.clip(found + self._steps(shape, rng), 0, 1)
+        anywhere = rng.random(shape)
+        chosen = np.where(rng.random(shape) < 0.5, anywhere, near)
+        return np.where(moved, self._on_values(chosen), found)
+
+    def _steps(self, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+        """One choice up or down; a share of a range."""
+        choices = np.array([len(knob.choices or ()) for knob in self.knobs.values()])
+        up_or_down = rng.choice((-1.0, 1.0), size=shape) / np.maximum(choices, 1)
+        return np.where(choices > 0, up_or_down, rng.normal(0, STEP, size=shape))
+
+    def _on_values(self, points: Array) -> Array:
+        """Each coordinate where a choice or a whole number is."""
+        found = points.copy()
+        for column, knob in enumerate(self.knobs.values()):
+            if knob.choices:
+                places = np.minimum(np.floor(points[:, column] * len(knob.choices)), len(knob.choices) - 1)
+                found[:, column] = (places + 0.5) / len(knob.choices)
+            elif knob.type == "int":
+                found[:, column] = _whole(knob, points[:, column])
+        return found
 
     def _moved(self, recipe: Recipe, knobs: int, rng: random.Random, step: float) -> Recipe:
         moved = dict(recipe)
@@ -124,6 +137,20 @@ def readable(knob: Knob, value: float) -> Value:
     if knob.type == "int":
         return int(min(knob.high, max(knob.low, round(value))))
     return float(min(knob.high, max(knob.low, float(f"{value:.{DIGITS}g}"))))
+
+
+def _whole(knob: Knob, shares: Array) -> Array:
+    """The shares of the whole numbers next to these."""
+    low, high = knob.low, knob.high
+    assert low is not None and high is not None
+    if low == high:
+        return np.full_like(shares, 0.5)
+    found: Array
+    if knob.scale == "log":
+        found = np.log(np.round(low * (high / low) ** shares) / low) / math.log(high / low)
+    else:
+        found = (np.round(low + (high - low) * shares) - low) / (high - low)
+    return np.clip(found, 0, 1)
 
 
 def share_of(knob: Knob, value: Value) -> float:

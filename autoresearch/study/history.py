@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import overload
 
 from autoresearch import words
 from autoresearch.decide import Runs, pool_noise
@@ -74,40 +72,12 @@ def _history(
         seed=folder.settings.seed,
         menu=folder.menu,
         recipe=trials[parent].recipe,
-        trials=Known(trials, deviation),
+        trials=trials,
         tried=_tried(trials),
         limits=limits,
         deviation=deviation,
         scores=scores,
     )
-
-
-class Known(Sequence[Trial]):
-    """Trials with their standard errors from the deviation of the moment, not from that when their last run ended.
-
-    Each is made when it is asked for: of thousands, most proposers look at few.
-    """
-
-    def __init__(self, trials: Sequence[Trial], deviation: float | None) -> None:
-        self._trials, self._deviation = trials, deviation
-
-    def __len__(self) -> int:
-        return len(self._trials)
-
-    @overload
-    def __getitem__(self, which: int) -> Trial: ...
-    @overload
-    def __getitem__(self, which: slice) -> Known: ...
-    def __getitem__(self, which: int | slice) -> Trial | Known:
-        if isinstance(which, slice):
-            return Known(self._trials[which], self._deviation)
-        trial = self._trials[which]
-        if trial.val_bpb is None or not trial.n_runs:
-            return trial
-        return replace(trial, val_bpb_stderr=None if self._deviation is None else self._deviation / trial.n_runs**0.5)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and [*self] == [*other]
 
 
 def _tried(trials: Sequence[Trial]) -> dict[str, str]:

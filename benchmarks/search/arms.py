@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from autoresearch.proposers import Proposer
 from autoresearch.proposers.bayes import BayesProposer
-from autoresearch.proposers.classic import RandomProposer, TpeProposer
+from autoresearch.proposers.classic import RandomProposer
 from autoresearch.proposers.space import Space
+from autoresearch.proposers.tpe import TpeProposer
 
 from .gaussian import gaussian_process
 from .night import Standing, World, simulate

@@ -23,8 +23,9 @@ from studies import MACHINE, STUB, change, make_study, query, run_study
 from autoresearch.config import EnergySettings, LimitSettings, ProposerSettings
 from autoresearch.night.limits import StopRule
 from autoresearch.night.loop import StudyLoop
-from autoresearch.proposers.classic import RandomProposer, ScriptedProposer, TpeProposer
+from autoresearch.proposers.classic import RandomProposer, ScriptedProposer
 from autoresearch.proposers.llm import ANSWER_TOKENS, MOST_ANSWER_TOKENS, LlmProposer
+from autoresearch.proposers.tpe import TpeProposer
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.store import Store

@@ -43,7 +43,6 @@ def past_trial(number: int, knob: str, value: Any, gain: float | None, /, **more
         "rail": None,
         "reason": "" if complete else "diverged",
         "val_bpb": 2.8 - gain if gain is not None else None,
-        "val_bpb_stderr": 0.02 if complete else None,
         "n_runs": int(complete),
         "reference": 0 if complete else None,
         "improvement": gain,

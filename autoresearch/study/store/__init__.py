@@ -5,10 +5,9 @@ from autoresearch.study.store.latest import Latest
 from autoresearch.study.store.past import Past
 from autoresearch.study.store.promotions import Promotions
 from autoresearch.study.store.study_row import Control
-from autoresearch.study.store.trajectory import Trajectory
 
 __all__ = ["Control", "Store"]
 
 
-class Store(Trajectory, Latest, Past, Imports, Promotions):
+class Store(Latest, Past, Imports, Promotions):
     """study.db of one study: its trajectory, also as it once stood and by whole tables, and its promotions."""

@@ -1,4 +1,4 @@
-"""The trials and scores as they stand, kept between two looks: a night of thousands asks for them at every trial."""
+"""Trials, runs and scores as they stand, kept between two looks: a night of thousands asks for them every time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from autoresearch.decide import Runs
-from autoresearch.study.store.rows import Rows
-from autoresearch.study.store.trajectory import MEASUREMENTS, trial_of
-from autoresearch.trial import Recipe, Trial
+from autoresearch.study.store.trajectory import MEASUREMENTS, Trajectory, trial_of
+from autoresearch.trial import Recipe, Run, Trial
 
 # What this connection writes is noted by the database itself, so that a transaction rolled back takes its notes along;
 # what others write is seen by data_version, and then all is read again.
@@ -19,16 +18,19 @@ NOTES = """
         BEGIN INSERT INTO changed_trials VALUES (new.number); END;
     CREATE TEMP TRIGGER trial_changed AFTER UPDATE ON main.trials
         BEGIN INSERT INTO changed_trials VALUES (new.number); END;
-    CREATE TEMP TRIGGER run_ended AFTER UPDATE OF state ON main.runs
+    CREATE TEMP TRIGGER run_queued AFTER INSERT ON main.runs
+        BEGIN INSERT INTO changed_trials VALUES (new.trial); END;
+    CREATE TEMP TRIGGER run_changed AFTER UPDATE ON main.runs
         BEGIN INSERT INTO changed_trials VALUES (new.trial); END;
 """
 
 
-class Latest(Rows):
-    """What `trials`, `scores` and `measurements` of the trajectory say, read anew only where something has changed."""
+class Latest(Trajectory):
+    """What the trajectory's `trials`, `runs`, `scores` and `measurements` say, read anew only where it has changed."""
 
     _version: int | None = None  # of the database when all was read; None: never
     _trials: dict[int, Trial]
+    _runs: dict[int, list[Run]]  # of the trials that were asked for
     _scores: dict[int, Runs]
     _measured: dict[tuple[int, int], tuple[int, list[Any]]]  # (trial, seed) -> tick, measurement; the latest first
 
@@ -46,6 +48,13 @@ class Latest(Rows):
         self._catch_up()
         return [trial for trial in self._trials.values() if trial.state == "running"]
 
+    def runs_now(self, trial: int) -> list[Run]:
+        """All runs of a trial, by seed; not to be changed."""
+        self._catch_up()
+        if trial not in self._runs:
+            self._runs[trial] = self.runs(trial)
+        return self._runs[trial]
+
     def scores_now(self) -> dict[int, Runs]:
         """Trial -> seed -> val_bpb, over all complete runs that decisions read; until another ends, the same object."""
         self._catch_up()
@@ -61,12 +70,14 @@ class Latest(Rows):
         if version != self._version:
             if self._version is None:
                 self.db.conn.executescript(NOTES)
-            self._version, self._trials, self._scores, self._measured = version, {}, {}, {}
+            self._version, self._trials, self._runs, self._scores, self._measured = version, {}, {}, {}, {}
             self._read("1", "1")
         else:
             changed = [number for (number,) in self.db.execute("SELECT number FROM changed_trials").fetchall()]
             if not changed:
                 return
+            for number in changed:
+                self._runs.pop(number, None)
             chosen = f"IN ({', '.join(map(str, changed))})"
             self._read(f"number {chosen}", f"trial {chosen}")
         self.db.execute("DELETE FROM changed_trials")

@@ -10,7 +10,7 @@ from autoresearch.trial import Run, Trial
 
 # What a trial's row holds until the trial is closed.
 STILL_OPEN: dict[str, Any] = dict.fromkeys(
-    ("decision", "rail", "val_bpb_stderr", "reference", "improvement", "improvement_low", "improvement_high",
+    ("decision", "rail", "reference", "improvement", "improvement_low", "improvement_high",
      "merge_commit", "finished_at"),
 ) | {"state": "running", "reason": ""}  # fmt: skip
 

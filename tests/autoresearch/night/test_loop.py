@@ -25,7 +25,8 @@ from autoresearch.errors import UserError
 from autoresearch.night.limits import StopRule
 from autoresearch.night.loop import StudyLoop
 from autoresearch.proposers import NothingLeft, Proposer
-from autoresearch.proposers.classic import RandomProposer, ScriptedProposer, TpeProposer
+from autoresearch.proposers.classic import RandomProposer, ScriptedProposer
+from autoresearch.proposers.tpe import TpeProposer
 from autoresearch.study.observer import Observer
 from autoresearch.trial import History, Proposal, Trial
 from autoresearch.workers.launcher import Progress

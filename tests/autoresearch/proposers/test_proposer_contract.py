@@ -22,8 +22,9 @@ from studies import GOOD, change
 from autoresearch.config import ProposerSettings
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.bayes import BayesProposer
-from autoresearch.proposers.classic import RandomProposer, ScriptedProposer, TpeProposer
+from autoresearch.proposers.classic import RandomProposer, ScriptedProposer
 from autoresearch.proposers.llm import LlmProposer
+from autoresearch.proposers.tpe import TpeProposer
 from autoresearch.trial import History, Proposal, Trial
 from rails import RAILS, Limits, gate, load_menu
 
@@ -86,7 +87,7 @@ def foreign() -> list[Trial]:
         trials.append(
             past_trial(
                 n, knob, value, [0.01, None][n % 2], proposer=HOSTILE, hypothesis=HOSTILE, reason=HOSTILE, recipe={},
-                recipe_key=None, improvement_low=None, improvement_high=None, val_bpb_stderr=None, parent=n // 2,
+                recipe_key=None, improvement_low=None, improvement_high=None, parent=n // 2,
                 expected_delta=[None, -0.01, 1e300][n % 3], rail=HOSTILE,
             )
         )  # fmt: skip
