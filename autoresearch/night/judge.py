@@ -69,12 +69,13 @@ class Judge:
         return sorted(found, key=lambda trial: fmean(scores[trial.number].values()))
 
     def settle(self, last: bool = False) -> bool:
-        """Gives the unsettled trial that looks best its next runs. False where none needs any. last: the others are
-        dropped, since the night ends."""
+        """Gives the unsettled trial that looks best its next runs. False where none needs any. last: since the night
+        ends, only as many are measured as there are idle workers, and the others are dropped."""
         unsettled = self.unsettled()
-        for trial in unsettled[1:] if last else []:
+        idle = max(1, self.workers - len(self.store.pending_runs())) if last else len(unsettled)
+        for trial in unsettled[idle:]:
             self._judge_trial(trial, "drop")
-        return any(self._judge_trial(trial, "measure") for trial in (unsettled[:1] if last else unsettled))
+        return any(self._judge_trial(trial, "measure") for trial in unsettled[:idle])
 
     def _judge_trial(self, trial: Trial, unsure: Unsure = "wait") -> bool:
         """Whether it was closed or runs were queued for it."""
@@ -158,17 +159,25 @@ class Judge:
     def _go_on(
         self, trial: Trial, reference: int, decision: Decision, at_parent: Comparison, noise: Noise, unsure: Unsure
     ) -> bool:
-        """More runs, at once where a few will settle it. What would take many waits: a new idea may be worth more, and
-        where it is, nobody has to know whether this one helped. at_parent: what is told of it if it closes."""
+        """More runs, at once where a few will settle the best that there is. What would take many waits: a new idea may
+        be worth more, and where it is, nobody has to know whether this one helped; so do those that another one will
+        overtake. at_parent: what is told of it if it closes."""
         result = decision.comparison
         if unsure == "drop":
             reason = f"{decision.reason}, but others look better"
             self._close(trial, "complete", reason, decision="discard", comparison=at_parent, noise=noise)
             return False
         gain = result.improvement - self.rule.min_improvement
-        if unsure == "wait" and gain < SOON_SETTLED * result.stderr and self.ideas_come_first:
+        will_take_many = gain < SOON_SETTLED * result.stderr and self.ideas_come_first
+        if unsure == "wait" and (will_take_many or not self._looks_best(trial)):
             return False
         return self._replicate(trial, reference, decision, at_parent, noise)
+
+    def _looks_best(self, trial: Trial) -> bool:
+        """Of all that is not decided yet."""
+        scores = self.store.scores_now()
+        open_ones = [scores[other.number] for other in self.store.running_now() if other.number in scores]
+        return fmean(scores[trial.number].values()) <= min(fmean(runs.values()) for runs in open_ones)
 
     def _replicate(self, trial: Trial, reference: int, decision: Decision, at_parent: Comparison, noise: Noise) -> bool:
         runs: list[tuple[int, int, Purpose]] = []
@@ -177,7 +186,10 @@ class Judge:
         known = self.store.runs_now(reference)
         on_their_way = sum(run.state in ("queued", "running") for run in known)
         if sum(run.state == "failed" for run in known) < MAX_FAILED_REFERENCE_RUNS:
-            missing = max(0, decision.reference_runs - on_their_way)
+            wanted = decision.reference_runs
+            if self.workers > 1:  # What a keep asks of it, at once: one after the other, a keep would wait twice.
+                wanted = max(wanted, self.rule.reference_runs - len(self.store.scores_now()[reference]))
+            missing = max(0, wanted - on_their_way)
             runs += [(reference, seed, "reference") for seed in seeds.fresh(self.store, reference, missing)]
         if not runs and not on_their_way:
             reason = f"{decision.reason}, but runs of trial {reference} keep failing"

@@ -48,6 +48,7 @@ class Standing:
     worker_seconds: float
     recipe: Recipe
     told: float | None  # the mean val_bpb of its runs; None where none came to an end
+    busy: float = 1.0  # share of the workers' time so far in which they ran something
 
 
 @dataclass(order=True)
@@ -101,7 +102,9 @@ class SimulatedLauncher:
     def note(self) -> None:
         """What stands after the last run; to be called when all that it led to is decided."""
         if len(self.standings) < self.ended:
-            self.standings.append(Standing(self.ended, self.worker_seconds, *self.incumbent()))
+            under_way = sum(self.now - run.began for run in self._in_flight)
+            busy = (self.worker_seconds + under_way) / (self.capacity * self.now) if self.now else 1.0
+            self.standings.append(Standing(self.ended, self.worker_seconds, *self.incumbent(), busy))
 
 
 class PaperRepository(Workspace):

@@ -44,6 +44,7 @@ class Night:
     worker_seconds: list[float]
     changes: int  # how often the recipe handed over became another one
     for_worse: int  # of these, to one that is truly worse
+    busy: float = 1.0  # share of the workers' time in which they ran something
 
 
 class Race:
@@ -122,6 +123,7 @@ def summed_up(job: Job, world: Surrogate, standings: Sequence[Standing]) -> Nigh
         [round(standing.worker_seconds, 1) for standing in whole],
         len(changed),
         len(worse),
+        round(whole[-1].busy, 4),
     )
 
 

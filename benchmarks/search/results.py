@@ -50,6 +50,7 @@ class Row:
     truth: dict[int, Figure]  # by runs; val_bpb
     reached: Reached
     worker_hours: Figure  # of the whole night
+    busy: Figure  # share of the workers' time
     too_good: Figure  # val_bpb by which the hand-over of the whole night is worse than its own runs say
     for_worse: Figure  # share of changes of the hand-over that made it truly worse
     p_reference: dict[int, float | None]  # paired Wilcoxon against TPE, by runs; None for TPE itself
@@ -82,6 +83,7 @@ def _row(arm: str, nights: Sequence[Night], truths: Mapping[str, Array], level: 
         {mark: Figure.of(mine[:, mark - 1]) for mark in marks},
         _reached(mine, level),
         Figure.of(np.array([night.worker_seconds[-1] / 3600 for night in nights])),
+        Figure.of(np.array([night.busy for night in nights])),
         Figure.of(np.array(gaps)),
         Figure.of(np.array([night.for_worse / max(night.changes, 1) for night in nights])),
         {mark: _paired(mine, truths.get(REFERENCE), mark) for mark in marks},
@@ -143,6 +145,7 @@ def as_markdown(found: Sequence[Row]) -> str:
         *(f"{mark} runs" for mark in marks),
         f"runs to TPE's level of {LEVEL_AT}",
         "worker hours",
+        "workers busy",
         "said too much",
         "changes for the worse",
         *(f"p, {mark} runs" for mark in marks if mark in (100, 400)),
@@ -172,6 +175,7 @@ def _cells(row: Row, marks: Sequence[int]) -> list[str]:
         *truth,
         f"{_runs(row.reached.runs)} ({_runs(row.reached.low)} to {_runs(row.reached.high)})",
         f"{row.worker_hours.mean:.2f}",
+        f"{100 * row.busy.mean:.1f} %",
         _figure(row.too_good),
         f"{100 * row.for_worse.mean:.0f} %",
         *p_values,

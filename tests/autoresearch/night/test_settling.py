@@ -163,7 +163,7 @@ def test_a_night_killed_with_unsettled_trials_settles_them_in_the_next(tmp_path:
 def test_a_knob_of_a_keep_that_changed_several_is_put_back_and_what_it_is_worth_is_told(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     both = json.dumps({"changes": {"lr": GOOD, "d_ff": 256}, "reason": "together"})
-    run_study(folder, [both, *(change("lr", value) for value in (BAD, 0.0004, 0.0003, 0.0002, 0.0001))], workers=1)
+    run_study(folder, [both, *(change("lr", n / 100_000) for n in range(40, 28, -1))], workers=1)
     trials = folder.store.trials()
     kept = trials[1]
     apart = [trial for trial in trials if trial.proposer == APART]

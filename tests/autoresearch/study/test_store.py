@@ -286,7 +286,7 @@ def test_ideas_wait_in_line_and_each_is_taken_once(store: Store) -> None:
 
 def stderr_of(store: Store, trial: int) -> float | None:
     """As exports carry it."""
-    found: float | None = store.db["trials"].get(trial)["val_bpb_stderr"]
+    found: float | None = store.db.table("trials").get(trial)["val_bpb_stderr"]
     return found
 
 
