@@ -29,6 +29,7 @@ POOLED_DOF = 6.0
 CORRELATION_PRIOR_PAIRS = 8.0
 MAX_CORRELATION = 0.9
 INTERVAL = 0.95
+FEWEST_CONFIRMING = 3  # seeds that incumbent and baseline share, before they contradict a keep
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,16 @@ def compare(candidate: Runs, reference: Runs, noise: Noise, min_improvement: flo
     dof = min(dof, noise.dof)  # both sides lean on the same pooled deviation
     probability = float(special.stdtr(dof, (improvement - min_improvement) / stderr))
     return Comparison(improvement, stderr, dof, probability)
+
+
+def contradiction(incumbent: Runs, baseline: Runs) -> float | None:
+    """The gain (bits per byte, not above 0) of fresh runs that contradict the keeps which the incumbent is made of: on
+    the seeds that both have, it is no better than the baseline. None: they do not, or are fewer than three."""
+    shared = incumbent.keys() & baseline.keys()
+    if len(shared) < FEWEST_CONFIRMING:
+        return None
+    gain = sum(baseline[seed] - incumbent[seed] for seed in sorted(shared)) / len(shared)
+    return None if gain > 0 else gain
 
 
 def decide(candidate: Runs, reference: Runs, noise: Noise, rule: DecisionRule, waiting: int = 1) -> Decision:

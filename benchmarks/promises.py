@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch.config import DecisionRule
-from autoresearch.decide import decide, pool_noise
+from autoresearch.decide import contradiction, decide, pool_noise
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.evidence import Gain
 from autoresearch.trial import Purpose, Run, Trial
@@ -91,9 +91,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Told:
-    """A night's trials; and whether the headline's intervals hold the truth, None where nothing was kept."""
+    """A night's trials; and whether the headline's intervals hold the truth, None where nothing was kept in the end.
+
+    stood: true gain, in deviations, of what was kept before the fresh runs were read; stands: of what is after it.
+    """
 
     trials: list[Judged]
+    stood: float
+    stands: float
+    taken_back: bool
     val_holds: bool | None
     test_holds: bool | None
 
@@ -161,9 +167,16 @@ def night(world: World, trials: int, seed: int) -> Told:
         first = max(*baseline.runs, *incumbent.runs) + 1
         for seed, recipe in product(range(first, first + rule.confirmation_runs), (baseline, incumbent)):
             luck.run(recipe, seed, "confirmation")
+    stood = (baseline.value - incumbent.value) / DEVIATION
+    taken_back = contradiction(incumbent.confirming, baseline.confirming) is not None and incumbent is not baseline
+    if taken_back:
+        incumbent = baseline
     evidence = _Evidence(recipes, recipes.index(incumbent), rule)
     true_gain = baseline.value - incumbent.value
-    return Told(judged, _holds(evidence.gain(), true_gain), _holds(evidence.test_gain(), true_gain))
+    stands = true_gain / DEVIATION
+    return Told(
+        judged, stood, stands, taken_back, _holds(evidence.gain(), true_gain), _holds(evidence.test_gain(), true_gain)
+    )
 
 
 def _holds(told: Gain | None, truth: float) -> bool | None:
@@ -225,6 +238,9 @@ COVERED = (
     replace(HALF, name="half nothing, the machine drifts", drifts=True),
 )
 COVERED_TRIALS = 28  # of a night: a CPU's, or a night of long runs
+HARMFUL = (World("half harm by 3 on average", harms=0.5), World("all harm by a half", gain=-0.5))
+HARMFUL_TRIALS = (28, 100, 1000)
+WORSE_BY = 0.5  # deviations
 GAINS = (0.5, 1.0, 1.7, 2.0, 2.6, 3.0)
 POWER_TRIALS = (1, 28)
 
@@ -279,6 +295,31 @@ def coverage(nights: Nights, count: int) -> Table:
     return f"95 % intervals, nights of {COVERED_TRIALS} trials", heading, rows
 
 
+def harm(nights: Nights, trials: int) -> Table:
+    """Where nothing helps: how often what stands in the morning is truly worse than the baseline."""
+    rows = []
+    for world, length in product(HARMFUL, HARMFUL_TRIALS):
+        told = nights(world, length, max(100, trials // length // 10))
+        shares = (
+            [any(trial.kept for trial in each.trials) for each in told],
+            [each.taken_back for each in told],
+            [each.stood < -WORSE_BY for each in told],
+            [each.stands < -WORSE_BY for each in told],
+        )
+        rows.append([world.name, f"{length}", *(str(Share.of_facts(facts)) for facts in shares), f"{len(told)}"])
+    worse = f"worse by more than {WORSE_BY:g}"
+    heading = (
+        "changes",
+        "trials a night",
+        "with a keep",
+        "taken back",
+        f"{worse}, before",
+        f"{worse}, after",
+        "nights",
+    )
+    return "Nights in which nothing helps", heading, rows
+
+
 def power(nights: Nights, trials: int) -> Table:
     """How surely a gain is found, and for how many runs, the reference's own counted."""
     rows = []
@@ -322,6 +363,7 @@ def main() -> None:
         asked: list[Callable[[], Table]] = [
             partial(false_keeps, nights, chosen.trials),
             partial(coverage, nights, chosen.nights),
+            partial(harm, nights, chosen.trials),
             partial(power, nights, chosen.trials),
         ]
         for table in asked:

@@ -7,12 +7,13 @@ from statistics import fmean
 from typing import Literal
 
 from autoresearch import words
-from autoresearch.decide import Comparison, Decision, Noise, Runs, decide
+from autoresearch.decide import Comparison, Decision, Noise, Runs, contradiction, decide
 from autoresearch.errors import BaselineFails
 from autoresearch.night import seeds
 from autoresearch.study import messages
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
+from autoresearch.study.store.trajectory import TAKEN_BACK
 from autoresearch.trial import Purpose, Run, Trial, TrialState
 
 MAX_FAILED_REFERENCE_RUNS = 3
@@ -76,6 +77,34 @@ class Judge:
         for trial in unsettled[idle:]:
             self._judge_trial(trial, "drop")
         return any(self._judge_trial(trial, "measure") for trial in unsettled[:idle])
+
+    def take_back(self) -> None:
+        """Where the fresh runs of a night's end say that what stands is no better than the baseline, that stands
+        again: that costs nothing now, and later all that would have been built upon it."""
+        standing, baseline = self.store.study(), self._trial(0)
+        incumbent = int(standing["incumbent"])
+        fresh = self._fresh(incumbent)
+        if incumbent == 0 or (gain := contradiction(fresh, self._fresh(0))) is None:
+            return
+        why = (
+            f"{words.count(len(fresh), 'fresh run')} of trial {incumbent} and of the baseline say that it is no better "
+            f"({words.improvement(gain)})"
+        )
+        keeps, runs = self.store.standing_keeps(), self.store.runs_at_close()
+        assert baseline.commit is not None
+        for trial in keeps:
+            assert trial.commit is not None
+            reason, ended = f"{trial.reason}{TAKEN_BACK}{why}", runs[trial.number]
+            message = messages.tag_message(trial, trial.state, "discard", reason, messages.gain_then(trial), ended)
+            self.workspace.tag(trial.number, trial.commit, message, messages.last_moment(trial, ended))
+        self.tell_of_git(self.workspace.move_incumbent(baseline.commit, standing["incumbent_commit"]))
+        self.store.take_back(keeps, why, baseline.commit)
+        self.observer.note(f"the baseline stands again: {why}")
+
+    def _fresh(self, number: int) -> dict[int, float]:
+        """Seed -> val_bpb of the runs that confirm."""
+        runs = self.store.runs_now(number)
+        return {run.seed: run.val_bpb for run in runs if run.purpose == "confirmation" and run.val_bpb is not None}
 
     def _judge_trial(self, trial: Trial, unsure: Unsure = "wait") -> bool:
         """Whether it was closed or runs were queued for it."""

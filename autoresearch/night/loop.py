@@ -70,7 +70,10 @@ class StudyLoop:
     def _end(self) -> str | None:
         if self.store.pending_runs() or not (reason := self.stop.reason()) or self.judge.unsettled():
             return None
-        return None if self._confirm() else reason
+        if self._confirm():
+            return None
+        self.judge.take_back()
+        return reason
 
     def _confirm(self) -> bool:
         """At a night's end the baseline and the incumbent are measured anew, with seeds that no decision has read and

@@ -91,14 +91,16 @@ def _objects(folder: StudyFolder, trials: Sequence[Trial], runs: Mapping[int, Se
         trees[trial.number] = git_objects.tree({"menu.toml": menu.id, "recipe.toml": recipe.id}, digest)
         yield from (recipe, trees[trial.number])
         yield from (made for made in _commits(folder, trial, by_number, trees) if made.id == trial.commit)
-    standing = str(trials[0].commit)
+    standing = baseline = str(trials[0].commit)
     for trial in (by_number[number] for number in folder.store.merged()):
         ended, gain = runs.get(trial.number, []), _gain(trial)
         if ended and gain:
             message = messages.merge_message(trial, by_number[trial.parent or 0].recipe, gain, ended)
-            parents, when = [standing, str(trial.commit)], messages.last_moment(trial, ended)
-            made = git_objects.commit(trees[trial.number].id, parents, message, when, digest)
-            yield from [made] if made.id == trial.merge_commit else []
+            when = messages.last_moment(trial, ended)
+            for before in (standing, baseline):  # where the keeps before it were taken back the baseline stood
+                parents = [before, str(trial.commit)]
+                made = git_objects.commit(trees[trial.number].id, parents, message, when, digest)
+                yield from [made] if made.id == trial.merge_commit else []
         standing = str(trial.merge_commit)
 
 

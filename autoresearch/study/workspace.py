@@ -109,10 +109,11 @@ class Workspace:
         """A merge commit of both whose tree is exactly the candidate's: the recipe that was measured."""
         return self._commit_tree(f"{candidate}^{{tree}}", [incumbent, candidate], message, when)
 
-    def move_incumbent(self, commit: str) -> list[str]:
-        """Moves the branch, then the files that people see. Returns what of a person's was found there and kept."""
+    def move_incumbent(self, commit: str, from_here: str | None = None) -> list[str]:
+        """Moves the branch, then the files that people see. Returns what of a person's was found there and kept.
+        from_here: where the branch belongs until then, where that is not the commit's first parent."""
         parents, branch = self._parents(commit), self._id(BRANCH)
-        told = self._keep_commits(commit, {*parents[:1]})
+        told = self._keep_commits(commit, {from_here, *parents[:1]})
         edited = self._edited([commit, *parents, branch, "HEAD"])
         told += [f"{file} was edited by hand: it is left as it is" for file in edited]
         self._run("update-ref", BRANCH, commit)

@@ -125,7 +125,7 @@ class PaperRepository(Workspace):
     def merge(self, incumbent: str, candidate: str, message: str, when: datetime) -> str:
         return self._add(self._recipes[candidate], [incumbent, candidate], message, when)
 
-    def move_incumbent(self, commit: str) -> list[str]:
+    def move_incumbent(self, commit: str, from_here: str | None = None) -> list[str]:
         return []
 
     def hold(self, number: int, commit: str) -> None: ...

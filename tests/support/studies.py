@@ -134,13 +134,14 @@ def assert_git_and_database_agree(folder: StudyFolder) -> None:
     incumbent = json.loads(query(folder, f"SELECT recipe FROM trials WHERE number = {study[0]}")[0][0])
     assert tomllib.loads(git(folder, "show", "incumbent:recipe.toml")) == incumbent
     tags = git(folder, "tag").split()
-    rows = query(folder, 'SELECT number, state, decision, "commit", merge_commit, recipe FROM trials ORDER BY number')
+    columns = 'number, state, decision, "commit", merge_commit, recipe, kept_until'
+    rows = query(folder, f"SELECT {columns} FROM trials ORDER BY number")
     assert [row[0] for row in rows] == list(range(len(rows)))
     closed = [f"trial/{row[0]:04d}" for row in rows if row[1] in ("complete", "failed", "timed_out", "abandoned")]
     assert tags == closed
     held = [f"refs/trials/{row[0]:04d}" for row in rows if row[1] == "running"]
     assert git(folder, "for-each-ref", "--format=%(refname)", "refs/trials").split() == held
-    for number, state, decision, commit, merge, recipe in rows:
+    for number, state, decision, commit, merge, recipe, taken_back in rows:
         if state == "blocked":
             assert commit is None
             continue
@@ -148,10 +149,10 @@ def assert_git_and_database_agree(folder: StudyFolder) -> None:
         if f"trial/{number:04d}" in tags:
             assert git(folder, "rev-parse", f"trial/{number:04d}^{{commit}}").strip() == commit
         if merge:
-            assert decision == "keep"
+            assert decision == "keep" or taken_back
             assert git(folder, "rev-parse", f"{merge}^{{tree}}") == git(folder, "rev-parse", f"{commit}^{{tree}}")
     story = [
         line.split()[2].rstrip(":") for line in git(folder, "log", "--format=%s", "--first-parent").splitlines()[:-1]
     ]
-    assert story == [str(row[0]) for row in reversed(rows) if row[4]]
+    assert story == [str(row[0]) for row in reversed(rows) if row[4] and not row[6]]
     assert query(folder, "SELECT trial, seed FROM runs GROUP BY trial, seed HAVING COUNT(*) > 1") == []

@@ -233,3 +233,9 @@ def m010_carried_and_confirmed(db: Database) -> None:
 def m011_begun_from(db: Database) -> None:
     db.execute("ALTER TABLE studies ADD COLUMN begun_from TEXT")  # JSON: study, trial; NULL: from a preset
     db.execute("ALTER TABLE studies ADD COLUMN first_seed INTEGER NOT NULL DEFAULT 0")  # of the baseline
+
+
+@migrations()
+def m012_taken_back(db: Database) -> None:
+    # the study's tick when fresh runs took the keep back, since when it counts as discarded; NULL: they did not
+    db.execute("ALTER TABLE trials ADD COLUMN kept_until INTEGER")

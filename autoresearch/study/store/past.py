@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autoresearch.study.store.rows import Rows
-from autoresearch.study.store.trajectory import RUN_FIELDS, sums_of_runs, trial_of
+from autoresearch.study.store.trajectory import RUN_FIELDS, TAKEN_BACK, sums_of_runs, trial_of
 from autoresearch.trial import Run, Trial
 
 # What a trial's row holds until the trial is closed.
@@ -47,6 +47,8 @@ class Past(Rows):
 
 
 def _then(row: dict[str, Any], sums: dict[str, str], before: int) -> dict[str, Any]:
+    if (row["kept_until"] or 0) >= before:
+        row |= {"decision": "keep", "reason": row["reason"].partition(TAKEN_BACK)[0]}
     was_open = row["closed_tick"] is None or row["closed_tick"] >= before
     row |= {name: row[f"then_{name}"] for name in sums} | (STILL_OPEN if was_open else {})
     return row if row["state"] == "complete" else row | {"val_bpb": None}

@@ -16,6 +16,7 @@ from rails import Verdict
 from trainer.protocol import RunResult
 
 OPEN_STATES = ("proposed", "running")
+TAKEN_BACK = "; taken back: "  # in the reason of a keep that fresh runs contradict
 # Of the latest runs: what the prediction of memory and time rests on.
 MEASUREMENTS = 64
 _TRIAL_FIELDS = tuple(Trial.__dataclass_fields__)
@@ -140,6 +141,20 @@ class Trajectory(StudyRow):
                     created_at=iso(self.clock()),
                 )  # fmt: skip
             self._event(decision or state, reason, number)
+
+    def standing_keeps(self) -> list[Trial]:
+        """Kept trials that the incumbent is made of, in that order."""
+        return self.trials("decision = 'keep' AND merge_commit IS NOT NULL")
+
+    def take_back(self, keeps: Iterable[Trial], why: str, commit: str) -> None:
+        """Fresh runs contradict these keeps: from now on they count as discarded, and the baseline stands."""
+        with self.db.atomic():
+            tick = self._next_tick()
+            for trial in keeps:
+                reason = f"{trial.reason}{TAKEN_BACK}{why}"
+                self._update_trial(trial.number, decision="discard", reason=reason, kept_until=tick)
+                self._event("taken_back", why, trial.number)
+            self.db.execute("UPDATE studies SET incumbent = 0, incumbent_commit = ?", [commit])
 
     def trials(self, where: str = "1") -> list[Trial]:
         return [trial_of(row) for row in self._rows(f"SELECT * FROM trials WHERE {where} ORDER BY number")]

@@ -8,12 +8,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from studies import BAD, GOOD, assert_git_and_database_agree, change, make_study, query, run_study
+from studies import BAD, GOOD, assert_git_and_database_agree, change, git, make_study, query, run_study
 
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.apart import apart as tell_apart
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
+from autoresearch.study.restore import put_right
+from autoresearch.study.store import Store
 from autoresearch.trial import APART, Run, Trial
 from trainer.protocol import RunResult
 
@@ -60,6 +62,63 @@ def test_a_night_that_a_person_ends_begins_nothing_more(tmp_path: Path) -> None:
 
     run_study(folder, [change("lr", GOOD), change("d_ff", 256)], workers=1, observer=Person())
     assert query(folder, "SELECT COUNT(*) FROM runs WHERE purpose = 'confirmation'") == [(0,)]
+
+
+def test_keeps_that_the_fresh_runs_contradict_are_taken_back_and_the_next_night_goes_on_from_the_baseline(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path, decision__confirmation_runs=3)
+    answers = [change("weight_decay", 0.0625), change("lr", GOOD)]
+    notes: list[str] = []
+
+    class Told(Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    run_study(folder, answers, trials=1, workers=1, observer=Told())
+    trial = folder.store.trials()[1]
+    assert trial.decision == "discard" and trial.merge_commit and trial.improvement and trial.improvement > 0.1
+    assert "P(better)" in trial.reason and "3 fresh runs of trial 1 and of the baseline say" in trial.reason
+    assert [note for note in notes if note.startswith("the baseline stands again: 3 fresh runs")]
+    assert Evidence(folder).incumbent.number == 0 and Evidence(folder).gain() is None
+    assert_git_and_database_agree(folder)
+
+    run_study(folder, answers, workers=1)
+    again = folder.store.trials()[2]
+    assert (again.parent, again.decision, folder.store.study()["incumbent"]) == (0, "keep", 2)
+    assert again.recipe["weight_decay"] == folder.store.trials()[0].recipe["weight_decay"]
+    assert_git_and_database_agree(folder)
+    assert put_right(folder) == [], "every commit is one that can be made again"
+    known = folder.store.trials_then(folder.store.opened_tick(2))
+    assert [one.decision for one in known] == [None, "discard"], "as it stood when the next trial was proposed"
+    during = folder.store.trials_then(query(folder, "SELECT kept_until FROM trials WHERE number = 1")[0][0])
+    assert during[1].decision == "keep" and "taken back" not in during[1].reason
+
+
+def test_a_night_killed_while_keeps_are_taken_back_takes_them_back_in_the_next(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__confirmation_runs=3)
+    answers = [change("weight_decay", 0.0625)]
+    if not (child := os.fork()):
+        Store.take_back = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        run_study(folder, answers, workers=1)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    folder = StudyFolder(tmp_path, "one")
+    assert folder.store.study()["incumbent"] == 1 and "discard" in git(folder, "tag", "-l", "-n1", "trial/0001")
+    run_study(folder, answers, workers=1)
+    assert folder.store.study()["incumbent"] == 0 and folder.store.trials()[1].decision == "discard"
+    assert_git_and_database_agree(folder)
+
+
+def test_with_several_workers_the_runs_that_a_keep_asks_of_its_reference_do_not_wait_for_the_candidates(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path, decision__reference_runs=5)
+    run_study(folder, [change("lr", GOOD)], workers=2)
+    assert folder.store.trials()[1].decision == "keep"
+    asked = "SELECT MIN(started_at) FROM runs WHERE trial = 0 AND seed >= 3"
+    measured = "SELECT MAX(finished_at) FROM runs WHERE trial = 1 AND purpose = 'candidate'"
+    assert query(folder, f"SELECT ({asked}) < ({measured})") == [(1,)]
 
 
 def test_a_kept_recipe_that_fails_on_a_fresh_seed_is_told(tmp_path: Path) -> None:
