@@ -41,6 +41,7 @@ class DecisionRule(Table):
     reference_runs: int = Field(3, ge=2)
     reference_max: int = Field(24, ge=2)
     confirmation_runs: int = Field(5, ge=0)
+    stop_early: bool = False
     prior_deviation: float = Field(0.007, gt=0)
     prior_runs: float = Field(2.0, ge=1)
 

@@ -12,8 +12,8 @@ from rails import Limits, Menu, clean
 
 Value = bool | int | float | str
 Recipe = dict[str, Value]
-TrialState = Literal["proposed", "blocked", "running", "complete", "failed", "timed_out", "abandoned"]
-RunState = Literal["queued", "running", "complete", "failed", "cancelled"]
+TrialState = Literal["proposed", "blocked", "running", "complete", "failed", "timed_out", "abandoned", "stopped"]
+RunState = Literal["queued", "running", "complete", "failed", "cancelled", "stopped"]
 # No decision reads the test text, which a candidate's runs do not score, nor a run that confirms the night's result.
 Purpose = Literal["candidate", "reference", "confirmation"]
 # Stands for a moment that the source of an imported study does not tell.

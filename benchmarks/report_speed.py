@@ -175,7 +175,7 @@ class _Search:
         state: TrialState = "complete"
         row |= dict(
             state=state, reason=reason, n_runs=len(scores), val_bpb=statistics.fmean(scores),
-            val_bpb_stderr=DEVIATION / len(scores) ** 0.5, test_bpb=statistics.fmean(tests) if tests else None,
+            test_bpb=statistics.fmean(tests) if tests else None,
             energy_joules=sum(run["energy_joules"] for run in self.runs[-len(scores) :]), energy_source="estimate",
             finished_at=iso(self.now),
         )  # fmt: skip

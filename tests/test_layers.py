@@ -32,7 +32,7 @@ INSIDE = {
     "night": [
         ["session", "daemon"],
         ["loop", "display"],
-        ["apart", "asking", "judge", "limits", "unit"],
+        ["apart", "asking", "judge", "stopping", "limits", "unit"],
         ["seeds"],
         ["__init__"],
     ],

@@ -1,6 +1,7 @@
 """What a launcher and a worker say to each other: a request file in, a result file out, and how a run is cancelled."""
 
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -11,7 +12,7 @@ Message = TypeVar("Message", "RunRequest", "RunResult")
 
 BUDGET_UNITS = ("tokens", "steps", "seconds", "flops")
 WHOLE_UNITS = ("tokens", "steps")  # a budget in one of them is a whole number
-STATES = ("complete", "failed", "cancelled")
+STATES = ("complete", "failed", "cancelled", "stopped")
 # The last two are the launcher's findings: a worker that hangs or dies cannot report it.
 FAILURES = ("diverged", "out_of_memory", "error", "timed_out", "worker_died")
 
@@ -38,6 +39,9 @@ class RunRequest:
     tensor_parallel: int = 1  # processes that share each matrix; the worker must have been started with as many
     data_parallel: int = 1  # processes that share each batch
     memory_bytes: int | None = None  # that each process may take of its GPU; None: all that it has
+    # [share of the run, nats per token]: the run stops there, hopeless, where the mean training loss of the tenth of
+    # the run before it is higher; not with a budget in seconds
+    stop_above: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _require(isinstance(self.run_id, str) and self.run_id != "", "run_id", self.run_id, "text, not empty")
@@ -66,6 +70,13 @@ class RunRequest:
             self.val_points,
             "0 with a budget in seconds: the way is known from the start only in tokens, steps or flops",
         )
+        _require(
+            isinstance(self.stop_above, list) and all(map(_is_limit, self.stop_above)),
+            "stop_above",
+            self.stop_above,
+            "a list of [share of the run, nats per token]",
+        )
+        _require(not (self.stop_above and "seconds" in self.budget), "stop_above", self.stop_above, "[] with seconds")
         for name in ("tensor_parallel", "data_parallel"):
             _require(
                 _is_whole(getattr(self, name)) and getattr(self, name) > 0, name, getattr(self, name), "1 or above"
@@ -203,6 +214,15 @@ def _write(content: dict[str, Any], path: str | Path) -> None:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_limit(point: object) -> bool:
+    return (
+        isinstance(point, list)
+        and len(point) == 2
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in point)
+        and 0 < point[0] < 1
+    )
 
 
 def _is_spendable(item: tuple[str, float]) -> bool:

@@ -37,6 +37,10 @@ class Cancelled(Exception):
     """Nobody wants the run any more."""
 
 
+class Hopeless(Exception):
+    """The run is so far behind on the way that it is not worth its end."""
+
+
 def execute(request: RunRequest, report: Report, is_cancelled: Callable[[], bool] = lambda: False) -> RunResult:
     """Trains and scores one request; a failure of any kind is a result too.
 
@@ -95,10 +99,13 @@ def _train_and_score(
     losses, clock = Losses(), StepClock(device)
     val_curve: list[list[float]] = []
     peak = MemoryPeak(device)
+    limits = sorted(request.stop_above)
 
     def watch(phase: str, step: int, steps: int, loss: float) -> None:
         peak.sample()
         report(phase, step, steps, loss)
+        if phase == "train":
+            _stop_if_hopeless(limits, losses, step, steps)
         # Here all processes are at the same step, with every loss so far read.
         if of_first(is_cancelled()):
             raise Cancelled
@@ -165,6 +172,9 @@ def _train_and_score(
     except Cancelled:
         facts.setdefault("train_seconds", time.perf_counter() - ready)
         return {"state": "cancelled", "message": f"cancelled after step {len(losses.values)}"}
+    except Hopeless as error:
+        facts.setdefault("train_seconds", time.perf_counter() - ready)
+        return {"state": "stopped", "message": str(error)}
     finally:
         facts |= {
             "steps": len(losses.values),
@@ -175,6 +185,14 @@ def _train_and_score(
             "val_curve": val_curve,
             "peak_memory_bytes": peak.bytes_if_told(),
         }
+
+
+def _stop_if_hopeless(limits: list[list[float]], losses: Losses, step: int, steps: int) -> None:
+    """limits: [share of the run, nats per token], those that the run has not come to yet. Raises Hopeless above one."""
+    while limits and step >= math.ceil(limits[0][0] * steps):
+        share, nats = limits.pop(0)
+        if (loss := losses.before(share, steps)) > nats:
+            raise Hopeless(f"stopped after {share:.0%} of its run: training loss {loss:.4f} nats, above {nats:.4f}")
 
 
 def device_named(name: str) -> torch.device:

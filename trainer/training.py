@@ -18,6 +18,7 @@ from trainer.schedule import Schedule
 from trainer.step_clock import StepClock
 
 CURVE_POINTS = 50
+WINDOW = 0.1  # of a run, over which a loss on the way is a mean
 
 # A model that knows nothing starts at the logarithm of the vocabulary size; one that is this far above its own start
 # after being smoothed over some ten steps does not come back within a short budget.
@@ -64,6 +65,12 @@ class Losses:
         too_high = steps >= STEPS_BEFORE_JUDGING and smoothed > self.values[0] + DIVERGENCE_MARGIN_NATS
         if self.diverged_at is None and (not math.isfinite(loss) or too_high):
             self.diverged_at = steps
+
+    def before(self, share: float, steps: int) -> float:
+        """The mean loss of the last tenth, before a share of it, of a run of so many steps."""
+        end = math.ceil(share * steps)
+        part = self.values[max(0, end - max(1, round(WINDOW * steps))) : end]
+        return math.fsum(part) / len(part)
 
     def curve(self) -> list[list[float]]:
         """About CURVE_POINTS points [last step of a bin, mean loss over the bin]; bins that hold a NaN are left out."""

@@ -65,16 +65,17 @@ def _limits(value: object) -> str | None:
         return None
 
 
+ENDED = ("complete", "failed", "cancelled", "stopped")  # states of runs that travel
 _TRIAL: dict[str, Read] = {
     "parent": whole, "proposer": text, "changes": _changes, "hypothesis": text, "expected_delta": real,
-    "state": _word("blocked", "complete", "failed", "timed_out", "abandoned", *OPEN),
+    "state": _word("blocked", "complete", "failed", "timed_out", "abandoned", "stopped", *OPEN),
     "decision": _word("keep", "discard"), "rail": text, "reason": text, "val_bpb": score, "val_bpb_stderr": real,
     "n_runs": whole, "reference": whole, "improvement": real, "improvement_low": real, "improvement_high": real,
     "test_bpb": score, "energy_joules": real, "energy_source": text, "started_at": stamp, "finished_at": stamp,
 }  # fmt: skip
 _TRIAL_NEVER_NULL = ("proposer", "changes", "hypothesis", "state", "reason", "n_runs", "started_at")
 _RUN: dict[str, Read] = {
-    "purpose": _word("candidate", "reference", "confirmation"), "state": _word("complete", "failed", "cancelled"),
+    "purpose": _word("candidate", "reference", "confirmation"), "state": _word(*ENDED),
     "attempts": whole,
     "failure": _word(*FAILURES), "message": text, "failed_step": whole, "val_bpb": score, "test_bpb": score,
     "window_bpb": score, "tokens": whole, "steps": whole, "params": whole, "train_seconds": real, "eval_seconds": real,
@@ -108,7 +109,7 @@ def run_objects(rows: Iterable[Row], without: tuple[str, ...] = ()) -> list[dict
     return [
         {name: value for name, value in _object(row, columns).items() if value is not None}
         for row in rows
-        if row["state"] in ("complete", "failed", "cancelled")
+        if row["state"] in ENDED
     ]
 
 

@@ -117,6 +117,9 @@ class Judge:
         if failed := next((run for run in runs if run.state == "failed"), None):
             self._close_failed(trial, failed)
             return False
+        if stopped := next((run for run in runs if run.state == "stopped"), None):
+            self._close(trial, "stopped", stopped.message)
+            return False
         scores, noise = self.store.scores_now(), self.folder.noise()
         if trial.number == 0:
             self._close(trial, "complete", f"measured with {words.count(trial.n_runs, 'seed')}", noise=noise)

@@ -9,6 +9,7 @@ from autoresearch.night.apart import put_back
 from autoresearch.night.asking import Asking
 from autoresearch.night.judge import Judge
 from autoresearch.night.limits import StopRule
+from autoresearch.night.stopping import stop_above
 from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.study import history, messages, restore
 from autoresearch.study.folder import StudyFolder
@@ -91,16 +92,18 @@ class StudyLoop:
         run = self._next_run()
         if run is None:
             return None
+        trial, is_first = self._trial(run.trial), len(self.store.runs_now(run.trial)) == 1
         request = make_request(
             self.folder,
             self.machine,
             self.data_dir,
             run_id=run.id,
-            recipe=self._trial(run.trial).recipe,
+            recipe=trial.recipe,
             seed=run.seed,
             budget=self.settings.whole_budget,
             place=self.folder.run_folder(run.id),
             score_test=run.purpose != "candidate",
+            stop_above=stop_above(self.folder, trial) if run.purpose == "candidate" and is_first else (),
         )
         self.store.hand_out_run(run)
         return Task(run, request, self.settings.limits.run_seconds)

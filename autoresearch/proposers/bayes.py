@@ -41,6 +41,7 @@ class BayesProposer:
         fitted = model.fitted()
         model.believe(np.array(known.in_flight))
         at = np.array(space.point(stands))
+        model.believe(np.array(known.stopped), at_least=float(model.predict(at[None])[0][0]))
         best = np.array(known.points)[np.argsort(fitted, kind="stable")[:PARENTS]]
         points = _candidates(space, at, best, np.random.default_rng(rng.getrandbits(64)), most)
         mean, deviation = model.predict(points)

@@ -56,11 +56,12 @@ class Process:
         """[n, m]: 1 for the same recipe, near 0 for one that says nothing of the other."""
         return _kernel(self._parameters, left, right) / float(np.exp(self._parameters[-2]))
 
-    def believe(self, points: Array) -> None:
-        """Takes runs in flight for what the model expects of them: it grows sure of them and looks elsewhere."""
+    def believe(self, points: Array, at_least: float = -np.inf) -> None:
+        """Takes runs that have no score for what the model expects of them: it grows sure of them and looks elsewhere.
+        at_least: what their scores are known not to be below."""
         if not len(points):
             return
-        scores = (self.predict(points)[0] - self._mean) / self._unit
+        scores = (np.maximum(self.predict(points)[0], at_least) - self._mean) / self._unit
         self._points = np.concatenate([self._points, points])
         self._scores = np.concatenate([self._scores, scores])
         self._runs = np.concatenate([self._runs, np.ones(len(points))])

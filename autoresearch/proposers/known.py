@@ -52,6 +52,7 @@ class Known:
     scores: list[float] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
     failed: list[list[float]] = field(default_factory=list)
+    stopped: list[list[float]] = field(default_factory=list)  # on the way, behind what stood: no score is known
     in_flight: list[list[float]] = field(default_factory=list)
 
     @classmethod
@@ -70,6 +71,8 @@ class Known:
                 known.runs.append(runs)
             elif trial.state in FAILED:
                 known.failed.append(point)
+            elif trial.state == "stopped":
+                known.stopped.append(point)
             elif trial.state == "running":
                 known.in_flight.append(point)
         known._forget(most)
@@ -77,8 +80,8 @@ class Known:
 
     @property
     def ended(self) -> int:
-        """Recipes that have run, the failed ones among them."""
-        return len(self.scores) + len(self.failed)
+        """Recipes that have run, those that failed or were stopped among them."""
+        return len(self.scores) + len(self.failed) + len(self.stopped)
 
     def is_too_little(self, space: Space) -> bool:
         """For a model."""

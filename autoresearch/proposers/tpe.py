@@ -45,7 +45,7 @@ class TpeProposer:
         study = _study(rng.getrandbits(31))
         for point, score in zip(known.points, known.scores, strict=True):
             study.add_trial(_taught(knobs, tuple(point), "COMPLETE", score))
-        for state, points in (("PRUNED", known.failed), ("RUNNING", known.in_flight)):
+        for state, points in (("PRUNED", known.failed + known.stopped), ("RUNNING", known.in_flight)):
             study.add_trials([_taught(knobs, tuple(point), state, None) for point in points])
         for _ in range(DRAWS):
             asked = study.ask(dict(_distributions(knobs)))

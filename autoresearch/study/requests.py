@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autoresearch.config import Settings
@@ -38,6 +38,7 @@ def make_request(
     budget: Mapping[str, float],
     place: Path,
     score_test: bool,
+    stop_above: Sequence[tuple[float, float]] = (),
 ) -> RunRequest:
     """One run under the study's terms; `place`, its folder, is made. `seed` counts within the study."""
     settings, baseline = folder.settings, folder.store.trial(0)
@@ -57,5 +58,6 @@ def make_request(
         data_parallel=settings.data_parallel,
         score_test=score_test,
         memory_bytes=memory_cap(settings, machine),
+        stop_above=[[*limit] for limit in stop_above],
         score_window=window_of(baseline.recipe),  # no setting: one window for the whole study
     )

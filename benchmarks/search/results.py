@@ -131,7 +131,7 @@ def real_nights(confirmed: Sequence[Confirmed], nights: Sequence[Night]) -> str:
         )
         figures = [_figure(Figure.of(values)) if len(values) else "-" for values in (means, *simulated)]
         table.append([arm, str(runs), ", ".join(f"{mean:.4f}" for mean in means), *figures])
-    return _as_table(table)
+    return as_table(table)
 
 
 def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
@@ -150,10 +150,11 @@ def as_markdown(found: Sequence[Row]) -> str:
         "changes for the worse",
         *(f"p, {mark} runs" for mark in marks if mark in (100, 400)),
     ]
-    return _as_table([heading, *(_cells(row, marks) for row in found)])
+    return as_table([heading, *(_cells(row, marks) for row in found)])
 
 
-def _as_table(cells: list[list[str]]) -> str:
+def as_table(cells: list[list[str]]) -> str:
+    """Markdown; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rules = ["-" * width for width in widths]
     lines = [

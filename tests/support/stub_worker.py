@@ -4,6 +4,7 @@ val_bpb = 2.8 + 0.08 * |log2(lr / 0.004)| + noise(seed, recipe) * STUB_NOISE. A 
 weight_decay 0.125 looks better by 0.16 but diverges in the runs that score the test text, 0.0625 is worse in them,
 with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with d_ff 128 it never ends, with
 grad_clip 0.625 it waits until it is cancelled.
+Asked to stop above a loss, a run tells one that is twice as far from the default recipe's as its score.
 A seq_len above the window that is scored besides gains 0.3, and loses 0.05 in that window.
 Steps and tokens follow a budget in tokens; a token takes a million FLOPs a layer. beta2 0.8125 gains 0.3, 0.90625
 gains 0.12 and 0.96875 gains 0.25; at a budget longer by n the first gains 0.3 / sqrt(n), the second 0.12 / n, and the
@@ -88,6 +89,9 @@ def main() -> None:
             wait_until_cancelled(request.run_id)
             so_far = {"steps": 1, "curve": [[1, 7.6]], "message": "cancelled after step 1"}
             result = RunResult(**{**common, **so_far, "state": "cancelled"})
+        elif any(7.6 + 2 * (val_bpb - 2.96) > nats for _, nats in request.stop_above[:1]):
+            so_far = {"steps": 13, "curve": [[1, 7.6]], "message": "stopped after 50% of its run"}
+            result = RunResult(**{**common, **so_far, "state": "stopped"})
         elif recipe["beta1"] < 0.6 or (lucky and request.score_test):
             result = RunResult(**common, state="failed", failure="diverged", message="loss is NaN", failed_step=9)
         elif late and longer > 1:

@@ -48,6 +48,29 @@ def test_a_cancelled_run_leaves_the_beginning_of_what_the_whole_run_leaves(reque
     assert cut.curve == whole.curve[:last]
 
 
+def test_a_run_stops_by_itself_at_the_first_point_where_it_is_behind_and_only_there(request_for: RequestFor) -> None:
+    whole = execute(request_for(), ignore)
+    losses = [loss for _, loss in whole.curve]
+    at_half, later = sum(losses[8:10]) / 2, sum(losses[12:14]) / 2  # a tenth of twenty steps are two
+    ahead = execute(request_for(stop_above=[[0.5, at_half + 1e-4], [0.7, later + 1e-4]]), ignore)
+    assert (ahead.state, ahead.val_bpb, ahead.curve) == ("complete", whole.val_bpb, whole.curve)
+    behind = execute(request_for(stop_above=[[0.7, later - 1e-4], [0.5, at_half + 1e-4]]), ignore)
+    assert (behind.state, behind.failure, behind.val_bpb, behind.steps) == ("stopped", None, None, 14)
+    assert behind.curve == whole.curve[:14] and behind.train_seconds and behind.tokens == 14 * 4 * 32
+    assert behind.message == f"stopped after 70% of its run: training loss {later:.4f} nats, above {later - 1e-4:.4f}"
+
+
+@pytest.mark.parametrize("points", [[[0.5]], [[0.0, 5.0]], [[1.0, 5.0]], [["half", 5.0]], [[0.5, float("nan")]]])
+def test_points_to_stop_at_that_mean_nothing_are_refused(request_for: RequestFor, points: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="stop_above"):
+        request_for(stop_above=points)
+
+
+def test_a_budget_in_seconds_has_no_points_to_stop_at(request_for: RequestFor) -> None:
+    with pytest.raises(ValueError, match="stop_above"):
+        request_for(budget={"seconds": 1.0}, stop_above=[[0.5, 5.0]])
+
+
 @pytest.mark.parametrize("last", ["val", "test"])
 def test_a_run_may_be_cancelled_while_it_is_scored(request_for: RequestFor, last: str) -> None:
     phases: list[str] = []

@@ -8,10 +8,12 @@ import altair as alt
 
 # An outcome has its place in the ranges of both themes, so that colour and shape tell the same thing.
 OUTCOMES = [
-    "keep", "discard", "baseline", "blocked", "failed", "timed out", "abandoned", "running", "proposed", "carried"
+    "keep", "discard", "baseline", "blocked", "failed", "timed out", "abandoned", "running", "proposed", "carried",
+    "stopped",
 ]  # fmt: skip
 SHAPES = [
-    "circle", "cross", "diamond", "square", "triangle-up", "triangle-down", "triangle-left", "circle", "circle", "wedge"
+    "circle", "cross", "diamond", "square", "triangle-up", "triangle-down", "triangle-left", "circle", "circle",
+    "wedge", "stroke",
 ]  # fmt: skip
 ROLES = ["incumbent", "kept", "reference"]
 # Okabe and Ito's colours, of which each theme takes those with a contrast of 3 or more on its ground.
@@ -81,7 +83,7 @@ def _theme(ground: str, ink: str, soft: str, line: str, grey: str, accent: str) 
         "axis": axis,
         "legend": {"labelColor": soft, "titleColor": soft, "labelFontSize": 12, "symbolStrokeWidth": 2},
         "range": {
-            "category": [accent, grey, ink, PURPLE, VERMILION, VERMILION, grey, GREEN, GREEN, accent],
+            "category": [accent, grey, ink, PURPLE, VERMILION, VERMILION, grey, GREEN, GREEN, accent, grey],
             "symbol": SHAPES,
         },
         "style": {
@@ -101,7 +103,7 @@ def _outcome(legend: bool = True) -> tuple[alt.Color, alt.Shape]:
             title=None,
             orient="top",
             values=alt.ExprRef("outcomes"),
-            columns=alt.ExprRef("width < 480 ? 3 : 10"),
+            columns=alt.ExprRef("width < 480 ? 3 : 11"),
             symbolSize=70,
         )
         if legend

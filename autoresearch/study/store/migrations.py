@@ -161,15 +161,20 @@ def m005_cancelled_runs(db: Database) -> None:
 
 
 def _remake_runs(db: Database, before: str, after: str) -> None:
+    _remake(db, "runs", before, after)
+
+
+def _remake(db: Database, name: str, before: str, after: str) -> None:
     """SQLite cannot alter a CHECK: the table is made again, from its own text, so that it keeps what it has besides."""
-    parts = db.execute("SELECT type, sql FROM sqlite_master WHERE tbl_name = 'runs' AND sql IS NOT NULL").fetchall()
+    parts = db.execute("SELECT type, sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL", [name]).fetchall()
     (table,) = (sql for kind, sql in parts if kind == "table")
     assert table.count(before) == 1, "what is replaced stands there once"
-    db.execute("CREATE TEMP TABLE kept_runs AS SELECT * FROM runs")
-    db.execute("DROP TABLE runs")
+    db.execute("PRAGMA defer_foreign_keys = ON")  # until the table is there again
+    db.execute(f"CREATE TEMP TABLE kept AS SELECT * FROM {name}")
+    db.execute(f"DROP TABLE {name}")
     db.execute(table.replace(before, after))
-    db.execute("INSERT INTO runs SELECT * FROM kept_runs")
-    db.execute("DROP TABLE kept_runs")
+    db.execute(f"INSERT INTO {name} SELECT * FROM kept")
+    db.execute("DROP TABLE kept")
     for kind, sql in parts:
         if kind != "table":
             db.execute(sql)
@@ -239,3 +244,9 @@ def m011_begun_from(db: Database) -> None:
 def m012_taken_back(db: Database) -> None:
     # the study's tick when fresh runs took the keep back, since when it counts as discarded; NULL: they did not
     db.execute("ALTER TABLE trials ADD COLUMN kept_until INTEGER")
+
+
+@migrations()
+def m013_stopped_early(db: Database) -> None:
+    _remake(db, "runs", "'failed', 'cancelled'))", "'failed', 'cancelled', 'stopped'))")
+    _remake(db, "trials", "'timed_out', 'abandoned')", "'timed_out', 'abandoned', 'stopped')")

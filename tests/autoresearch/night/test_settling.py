@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from studies import BAD, GOOD, assert_git_and_database_agree, change, git, make_study, query, run_study
+from studies import BAD, GOOD, MACHINE, assert_git_and_database_agree, change, git, make_study, query, run_study
 
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.apart import apart as tell_apart
+from autoresearch.night.stopping import stop_above
+from autoresearch.study import history
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.restore import put_right
@@ -119,6 +122,38 @@ def test_with_several_workers_the_runs_that_a_keep_asks_of_its_reference_do_not_
     asked = "SELECT MIN(started_at) FROM runs WHERE trial = 0 AND seed >= 3"
     measured = "SELECT MAX(finished_at) FROM runs WHERE trial = 1 AND purpose = 'candidate'"
     assert query(folder, f"SELECT ({asked}) < ({measured})") == [(1,)]
+
+
+def test_a_first_run_that_is_far_behind_is_stopped_and_counts_as_no_score(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__stop_early=True)
+    run_study(folder, [change("lr", BAD), change("lr", GOOD)], workers=1)
+    behind, ahead = folder.store.trials()[1:3]
+    assert (behind.state, behind.outcome, behind.decision, behind.val_bpb) == ("stopped", "stopped", None, None)
+    assert behind.reason == "stopped after 50% of its run" and 1 not in folder.store.scores()
+    assert ahead.decision == "keep" and behind.energy_joules
+    asked = {
+        run.id: json.loads((folder.run_folder(run.id) / "request.json").read_text())["stop_above"]
+        for run in folder.store.runs()
+    }
+    first = next(run.id for run in folder.store.runs(1))
+    assert [share for share, _ in asked[first]] == [0.5, 0.7]
+    assert [run_id for run_id, points in asked.items() if points] == [first, min(r.id for r in folder.store.runs(2))]
+    assert history.now(folder, MACHINE, 0).tried[str(behind.recipe_key)] == "trial 1 (stopped)"
+    assert_git_and_database_agree(folder)
+
+
+def test_without_the_setting_no_run_is_stopped(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [change("lr", BAD)], workers=1)
+    assert folder.store.trials()[1].decision == "discard"
+
+
+def test_recipes_whose_curves_say_different_things_are_not_compared(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__stop_early=True)
+    run_study(folder, [change("lr", BAD)], workers=1)
+    trial = folder.store.trials()[1]
+    assert stop_above(folder, trial)
+    assert not stop_above(folder, replace(trial, recipe={**trial.recipe, "schedule": "wsd"}))
 
 
 def test_a_kept_recipe_that_fails_on_a_fresh_seed_is_told(tmp_path: Path) -> None:

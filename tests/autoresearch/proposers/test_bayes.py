@@ -116,6 +116,19 @@ def test_it_keeps_away_from_where_runs_fail() -> None:
     assert sum(float(lr) <= 0.01 for lr in proposed) >= 9
 
 
+@pytest.mark.parametrize("optimizer", [BayesProposer, TpeProposer])
+def test_what_was_stopped_on_the_way_is_no_score_and_not_gone_back_to(optimizer: type[Proposer]) -> None:
+    rng = random.Random(5)
+    trials = [baseline()]
+    for number in range(1, 40):
+        lr = round(10 ** rng.uniform(-4, -1.6), 6)
+        state = {"state": "stopped", "reason": "behind"} if lr > 0.003 else {}
+        found = None if lr > 0.003 else 2.8 - 0.1 * math.log(lr / 1e-4)
+        trials.append(measured(number, MENU.defaults() | {"lr": lr}, found, **state))
+    proposed = [_changes(optimizer().propose(history(trials, seed)).raw).get("lr", 0.001) for seed in range(12)]
+    assert sum(float(lr) <= 0.006 for lr in proposed) >= 9
+
+
 def test_of_thousands_of_trials_it_still_proposes_what_the_rails_let_through() -> None:
     rng = random.Random(0)
     recipes = [MENU.defaults() | {"lr": rng.uniform(1e-4, 3e-2), "beta2": rng.uniform(0.8, 0.99)} for _ in range(3000)]
