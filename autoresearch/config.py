@@ -51,6 +51,8 @@ class ProposerSettings(Table):
     max_changes: int | None = Field(None, ge=1)  # knobs of one proposal; None: the menu's
     model: str | None = None
     base_url: str | None = None
+    lineage: bool = True  # whether a model is shown what the study has learned
+    lineage_tokens: int = Field(3000, ge=200)  # that may be spent on it
     temperature: float = Field(0.7, ge=0, le=2)
     timeout_seconds: float = Field(60.0, gt=0)  # of a question in all, with its retries
     max_retries: int = Field(3, ge=0, le=10)

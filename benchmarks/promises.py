@@ -238,7 +238,7 @@ COVERED = (
     replace(HALF, name="half nothing, the machine drifts", drifts=True),
 )
 COVERED_TRIALS = 28  # of a night: a CPU's, or a night of long runs
-HARMFUL = (World("half harm by 3 on average", harms=0.5), World("all harm by a half", gain=-0.5))
+HARMFUL = (World("half harm by 3 on average", harms=0.5), World("all harm by 0.6", gain=-0.6))
 HARMFUL_TRIALS = (28, 100, 1000)
 WORSE_BY = 0.5  # deviations
 GAINS = (0.5, 1.0, 1.7, 2.0, 2.6, 3.0)

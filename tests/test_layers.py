@@ -76,6 +76,7 @@ INSIDE = {
         ["llm"],
         ["bayes", "endpoint", "tpe"],
         ["background", "classic", "known", "prompt"],
+        ["lineage"],
         ["gaussian_process", "proposer", "space"],
     ],
 }

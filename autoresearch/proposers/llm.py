@@ -21,6 +21,7 @@ NIM_MODEL = "meta/llama-3.1-8b-instruct"
 # A model that thinks first may need more than an answer takes: it gets twice as many until it has answered.
 ANSWER_TOKENS = 400
 MOST_ANSWER_TOKENS = 12_800
+FEWEST_LINEAGE_TOKENS = 200
 # Proposals made without the endpoint before it is tried again: an outage must not cost every trial its timeouts.
 TRIALS_BETWEEN_ATTEMPTS = 5
 # Answers that were blocked, one after the other, before the model is left alone for a while; each further one doubles
@@ -45,6 +46,7 @@ class LlmProposer:
             settings.max_retries,
         )
         self._temperature = settings.temperature
+        self._lineage_tokens = settings.lineage_tokens if settings.lineage else None
         self._fallback = fallback
         self._has_been_asked = False
         self._retry_at = 0
@@ -58,9 +60,9 @@ class LlmProposer:
         if self._has_been_asked and history.number < (until := self._useless_until(history.trials)):
             return self._instead(history, until)
         self._has_been_asked = True
-        prompt, started = render(history), time.monotonic()
+        started = time.monotonic()
         try:
-            answer = self._ask(prompt, history)
+            prompt, answer = self._ask_in_fewer_words(history)
         except NoAnswer as error:
             self._retry_at = history.number + TRIALS_BETWEEN_ATTEMPTS
             note = (
@@ -107,6 +109,21 @@ class LlmProposer:
 
     # --- a question ---
 
+    def _ask_in_fewer_words(self, history: History) -> tuple[str, Answer]:
+        """The question and its answer. Where the model has no room for the question what was learned is told in half of
+        the words, from then on too.
+
+        Raises NoAnswer."""
+        while True:
+            prompt = render(history, self._lineage_tokens)
+            try:
+                return prompt, self._ask(prompt, history)
+            except Refused as error:
+                if not _is_too_long(error) or not self._lineage_tokens:
+                    raise
+                fewer = self._lineage_tokens // 2
+                self._lineage_tokens = fewer if fewer >= FEWEST_LINEAGE_TOKENS else None
+
     def _ask(self, prompt: str, history: History) -> Answer:
         """Asks once more, with more tokens, while they are used up before there is anything to read.
 
@@ -135,10 +152,17 @@ class LlmProposer:
         form = {"type": "json_schema", "json_schema": schema}
         try:
             return self._endpoint.ask({**request, "response_format": form})
-        except Refused:
+        except Refused as error:
+            if _is_too_long(error):
+                raise
             answer = self._endpoint.ask(request)
             self._schema_works = False  # the endpoint knows no schemas; the rails check the form anyway
             return answer
+
+
+def _is_too_long(error: Refused) -> bool:
+    """What common servers say of a question that is beyond the model's context."""
+    return "context" in str(error).lower()
 
 
 def _blocked_at_the_end(trials: Sequence[Trial]) -> int:

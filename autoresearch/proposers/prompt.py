@@ -1,15 +1,15 @@
-"""What a language model is shown: the menu, the recipe, the whole lineage so far, and the form of an answer."""
+"""What a language model is shown: the menu, the recipe, the lineage so far, and the form of an answer."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from autoresearch import words
-from autoresearch.trial import History, Recipe, Trial
+from autoresearch.proposers.lineage import TOKENS, lineage
+from autoresearch.trial import History
 from rails import Knob, clean
 
 REASON_PATTERN = "^[A-Za-z0-9 .,;:%()+=<>/_-]{8,200}$"
-MAX_LINES = 400
 
 SYSTEM = """\
 You improve the recipe of a small GPT pretraining run. Lower validation bits per byte (val_bpb) is better.
@@ -27,8 +27,8 @@ def whole_prompt(history: History) -> str:
     return f"{SYSTEM}\n\n{render(history)}"
 
 
-def render(history: History) -> str:
-    """The user message: everything known, oldest first, in plain text."""
+def render(history: History, lineage_tokens: int | None = TOKENS) -> str:
+    """The user message, in plain text. lineage_tokens: what may be spent on what was learned; None: nothing of it."""
     menu = history.menu
     knobs = [
         f"- {knob.name} = {words.value(history.recipe.get(knob.name, '?'))} ({knob.allowed}"
@@ -39,21 +39,11 @@ def render(history: History) -> str:
     if menu.max_compute_ratio is not None:
         rules.append(f"- a run takes at most {menu.max_compute_ratio:g} times the FLOPs of the baseline's")
     budget = words.budget(history.limits.budget) if history.limits.budget else "not set"
-    recipes = {trial.number: trial.recipe for trial in history.trials}
-    shown = history.trials
-    if left_out := max(0, len(shown) - 1 - MAX_LINES):
-        shown = [shown[0], *shown[-MAX_LINES:]]
-    trials = [_line(trial, recipes.get(trial.parent or 0, {})) for trial in shown]
-    if left_out:
-        trials.insert(1, f"({words.count(left_out, 'earlier trial')} left out)")
-    turned = {name for trial in history.trials for name in trial.changes}
-    untouched = [name for name in sorted(menu.knobs) if name not in turned]
     noise = f" Run-to-run deviation of val_bpb: {words.bpb(history.deviation)}." if history.deviation else ""
     return (
         f"Knobs and where they stand:\n{_block(knobs)}\nRules:\n{_block(rules)}\n"
         f"Budget: {budget}.{noise}\n"
-        f"Trials so far (improvement is positive when better; the interval is 95 %):\n{_block(trials)}\n"
-        f"Knobs that no trial has touched: {', '.join(untouched) or 'none'}.\n"
+        f"{'' if lineage_tokens is None else lineage(history, lineage_tokens)}\n"
         f"Propose trial {history.number}."
     )
 
@@ -83,30 +73,6 @@ def _value_schema(knob: Knob) -> dict[str, Any]:
         return {"enum": list(knob.choices)}
     kind = {"int": "integer", "float": "number"}[knob.type]
     return {"type": kind, "minimum": knob.low, "maximum": knob.high}
-
-
-def _line(trial: Trial, before: Recipe) -> str:
-    changed = clean(words.change(trial.changes, before)) or ("baseline" if trial.parent is None else "no change read")
-    if trial.state == "complete":
-        outcome = f"val_bpb {words.bpb(trial.val_bpb)} ({words.count(trial.n_runs, 'run')})"
-        if trial.improvement is not None:
-            gain = words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
-            outcome += f", improvement {gain}"
-            if trial.expected_delta is not None:
-                # Both as changes of val_bpb, as they were asked for.
-                outcome += (
-                    f", delta {words.gain(-trial.improvement)} where {words.gain(trial.expected_delta)} was expected"
-                )
-        if trial.outcome == "carried":
-            outcome += ": carried over to a later trial"
-        elif trial.decision:
-            outcome += f": {trial.decision}"
-    elif trial.state == "blocked":
-        outcome = f"blocked by {clean(trial.rail or '?', 40)}: {clean(trial.reason, 200)}"
-    else:
-        outcome = f"{words.state(trial.state)} {clean(trial.reason, 200)}".strip()
-    parent = f" on trial {trial.parent}" if trial.parent is not None else ""
-    return f"- trial {trial.number}{parent}: {changed}: {outcome}"
 
 
 def _block(lines: list[str]) -> str:

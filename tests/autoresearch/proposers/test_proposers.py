@@ -17,6 +17,7 @@ from autoresearch.proposers import make_proposer
 from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.proposers.classic import RandomProposer
 from autoresearch.proposers.llm import TRIALS_BETWEEN_ATTEMPTS, LlmProposer
+from autoresearch.proposers.prompt import whole_prompt
 from autoresearch.proposers.tpe import TpeProposer
 from autoresearch.trial import Trial
 from rails import gate, load_menu
@@ -68,6 +69,26 @@ def test_without_an_endpoint_the_default_is_bayesian_optimization(monkeypatch: p
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert make_proposer(ProposerSettings()).name == "gp"
+
+
+def test_a_question_that_the_model_has_no_room_for_is_asked_in_fewer_words_from_then_on(endpoint: Endpoint) -> None:
+    trials = [past_trial(n, "lr", n / 10_000, 0.01, hypothesis="because " * 20) for n in range(1, 60)]
+    room = len(whole_prompt(history([]))) + 1200
+
+    def answer(request: dict[str, Any]) -> tuple[int, str]:
+        if sum(len(message["content"]) for message in request["messages"]) > room:
+            said = "This model's maximum context length is 2600 tokens, however you requested more."
+            return 400, json.dumps({"error": {"message": said}})
+        return 200, completion(change("lr", 0.004))
+
+    endpoint.answer = answer
+    proposer = LlmProposer(ProposerSettings(), TpeProposer())
+    first = proposer.propose(history(trials))
+    asked = len(endpoint.requests)
+    assert first.proposer == "llm" and asked > 1 and not first.notes
+    assert first.prompt and len(first.prompt) <= room + 2 and "- lr (" in first.prompt
+    assert proposer.propose(history(trials)).proposer == "llm" and len(endpoint.requests) == asked + 1
+    assert all("response_format" in request for request in endpoint.requests), "the schema was not what was refused"
 
 
 def test_an_endpoint_without_schemas_is_asked_plainly_from_then_on(endpoint: Endpoint) -> None:

@@ -220,7 +220,7 @@ def test_a_prompt_that_a_model_was_shown_is_given_back_as_it_was(tmp_path: Path)
     assert history.prompt_at(folder, 1) == "the very prompt"
     run_study(folder, proposer=RandomProposer(), trials=1)
     asked = history.prompt_at(folder, len(folder.store.trials()) - 1)
-    assert "lr 0.001 -> 0.002: val_bpb" in asked and "You improve the recipe" in asked
+    assert "lr 0.001 -> 0.002: 2.8" in asked and "You improve the recipe" in asked
 
 
 # --- studies from elsewhere ---
