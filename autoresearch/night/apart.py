@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from autoresearch import words
 from autoresearch.trial import APART, Proposal, Trial
 
-ONE_IN = 6
+ONE_IN = 6  # trials on such a recipe is spent so, until all of its knobs have been put back
 
 
 def put_back(trials: Sequence[Trial], stands: Trial) -> Proposal | None:

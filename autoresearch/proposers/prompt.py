@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from autoresearch import words
 from autoresearch.proposers.lineage import TOKENS, lineage
 from autoresearch.trial import History
-from rails import Knob, clean
+from rails import Knob, Value, clean, recipe_key
 
 REASON_PATTERN = "^[A-Za-z0-9 .,;:%()+=<>/_-]{8,200}$"
 
@@ -49,30 +50,42 @@ def render(history: History, lineage_tokens: int | None = TOKENS) -> str:
 
 
 def answer_schema(history: History) -> dict[str, Any]:
-    """JSON Schema of one change: a branch per knob, with its own values. Bounds on floats are the rails' to check."""
+    """JSON Schema of one change: a branch per knob, with its own values; of choices those that are new, where any is.
+    Bounds on floats are the rails' to check."""
+    knobs = history.menu.knobs.values()
+    left = {knob.name: (knob, _new_choices(knob, history)) for knob in knobs}
+    values = {name: _value_schema(knob, new) for name, (knob, new) in left.items() if new or not knob.choices}
     return {
         "anyOf": [
             {
                 "type": "object",
                 "properties": {
-                    "knob": {"type": "string", "enum": [knob.name]},
-                    "new_value": _value_schema(knob),
+                    "knob": {"type": "string", "enum": [name]},
+                    "new_value": value,
                     "reason": {"type": "string", "pattern": REASON_PATTERN},
                     "expected_delta": {"type": "number"},
                 },
                 "required": ["knob", "new_value", "reason", "expected_delta"],
                 "additionalProperties": False,
             }
-            for knob in history.menu.knobs.values()
+            for name, value in (values or {knob.name: _value_schema(knob, knob.choices) for knob in knobs}).items()
         ]
     }
 
 
-def _value_schema(knob: Knob) -> dict[str, Any]:
+def _value_schema(knob: Knob, choices: Sequence[Value]) -> dict[str, Any]:
     if knob.choices:
-        return {"enum": list(knob.choices)}
+        return {"enum": list(choices)}
     kind = {"int": "integer", "float": "number"}[knob.type]
     return {"type": kind, "minimum": knob.low, "maximum": knob.high}
+
+
+def _new_choices(knob: Knob, history: History) -> list[Value]:
+    """Those that neither stand nor were tried, by themselves, on the recipe that stands."""
+    others = [value for value in knob.choices if value != history.recipe.get(knob.name)]
+    if not history.tried:
+        return others
+    return [value for value in others if recipe_key({**history.recipe, knob.name: value}) not in history.tried]
 
 
 def _block(lines: list[str]) -> str:

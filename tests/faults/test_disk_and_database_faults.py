@@ -210,11 +210,14 @@ def test_a_study_of_an_older_version_can_be_looked_at_without_an_upgrade(
             ("studies", "tick"), ("trials", "opened_tick"), ("trials", "closed_tick"), ("runs", "ended_tick"),
             ("proposals", "limits"), ("proposals", "deviation"), ("studies", "menu"), ("runs", "flops"),
             ("runs", "window_bpb"), ("proposals", "carries"), ("studies", "begun_from"), ("studies", "first_seed"),
+            ("trials", "kept_until"),
         ):  # fmt: skip
             database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute("PRAGMA writable_schema = ON")
-        for later in (", ''cancelled''", ", ''confirmation''"):
-            database.execute(f"UPDATE sqlite_master SET sql = replace(sql, '{later}', '') WHERE name = 'runs'")
+        for later in (", ''cancelled''", ", ''confirmation''", ", ''stopped''"):
+            database.execute(
+                f"UPDATE sqlite_master SET sql = replace(sql, '{later}', '') WHERE name IN ('runs', 'trials')"
+            )
     with unwritable(study) as home:
         monkeypatch.setenv("AUTORESEARCH_HOME", str(home))
         assert command("report", "one", "--markdown").code == 0

@@ -151,7 +151,7 @@ def test_show_has_the_diff_the_runs_and_no_live_control_characters(command: Comm
 def test_what_a_model_would_have_been_shown_can_be_read_of_any_trial(command: Command, ran: StudyFolder) -> None:
     said = command("show", "one", "2", "--prompt").out
     assert said.splitlines()[0].startswith("You improve the recipe") and said.rstrip().endswith("Propose trial 2.")
-    assert "- trial 1 on trial 0: lr 0.001 -> 0.004: val_bpb " in said and "- trial 2" not in said
+    assert "- trial 1 on trial 0: lr 0.001 -> 0.004: 2." in said and "- trial 2" not in said
     refused = command("show", "one", "0", "--prompt")
     assert refused.code == 2 and "no proposed trial 0" in refused.err
 

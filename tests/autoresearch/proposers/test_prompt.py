@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from histories import LIMITS, MENU, baseline, history, past_trial
@@ -14,6 +15,7 @@ from autoresearch.proposers.lineage import lineage
 from autoresearch.proposers.prompt import SYSTEM, answer_schema, render, whole_prompt
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.history import now
+from autoresearch.trial import Trial
 from rails import Limits, gate, load_menu
 
 
@@ -64,11 +66,21 @@ def test_what_was_learned_is_one_block_that_can_be_left_out() -> None:
 def test_the_answer_schema_admits_what_the_rails_admit() -> None:
     branches = answer_schema(history())["anyOf"]
     by_knob = {branch["properties"]["knob"]["enum"][0]: branch["properties"]["new_value"] for branch in branches}
-    assert by_knob["n_head"] == {"enum": [1, 2, 4, 8]}
+    assert by_knob["n_head"] == {"enum": [1, 2, 8]}, "4 stands already"
     assert by_knob["n_layer"] == {"type": "integer", "minimum": 1, "maximum": 8}
     assert by_knob["lr"]["type"] == "number"
     for branch in branches:
         assert set(branch["required"]) == set(branch["properties"]), "strict schemas know no optional keys"
+
+
+def test_a_choice_that_was_tried_on_this_recipe_cannot_be_answered_and_a_knob_without_any_is_left_out() -> None:
+    def choices(*trials: Trial) -> dict[str, Any]:
+        branches = answer_schema(history([baseline(), *trials]))["anyOf"]
+        return {branch["properties"]["knob"]["enum"][0]: branch["properties"]["new_value"] for branch in branches}
+
+    assert choices(past_trial(1, "n_head", 2, 0.0))["n_head"] == {"enum": [1, 8]}
+    all_tried = [past_trial(n, "n_head", n, None) for n in (1, 2, 8)]
+    assert "n_head" not in choices(*all_tried) and "lr" in choices(*all_tried)
 
 
 def test_an_answer_in_the_form_that_is_asked_for_passes_the_rails() -> None:
