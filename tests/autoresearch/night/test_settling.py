@@ -204,6 +204,9 @@ def test_a_change_that_is_not_sure_to_help_gets_no_more_runs_once_its_parent_sta
     small, large = trials[1], trials[2]
     assert large.decision == "keep"
     assert small.decision == "discard" and small.n_runs < 12
+    assert small.reference == small.parent == 0 and abs(small.improvement or 1.0) < 0.05, (
+        "at its parent, as it was made"
+    )
     assert all(trial.proposer != "carried" for trial in trials)
 
 
