@@ -16,7 +16,8 @@ from search import night
 from search.design import Design, Planned
 from search.gaussian import gaussian_process
 from search.solo import Search, at_random, cma_es, joint_tpe, racing, search, tpe
-from search.table import FACTS, pack, unpack
+from search.stopping import Stopping, standings
+from search.table import FACTS, pack, recorded, unpack
 
 from autoresearch.proposers import Proposer
 from autoresearch.proposers.classic import RandomProposer
@@ -110,6 +111,23 @@ def test_a_simulated_run_that_is_cancelled_ends_then_and_costs_no_more() -> None
     ]  # fmt: skip
     assert launcher.worker_seconds == second.result.total_seconds
     assert launcher.next_event(0.0) is None
+
+
+def test_a_night_that_stops_first_runs_half_way_has_the_same_runs_in_less_time() -> None:
+    whole, cut = (
+        night.simulate(Valley(), RandomProposer(), 5, 80, 1, by) for by in (night.SimulatedLauncher, Stopping)
+    )
+    assert [standing.runs for standing in cut] == [standing.runs for standing in whole]
+    assert 0.5 * whole[-1].worker_seconds < cut[-1].worker_seconds < whole[-1].worker_seconds
+    assert truth(cut[-1].recipe) < truth(PRESET.recipe)
+
+
+def test_on_recorded_curves_few_of_the_better_runs_are_stopped_and_most_of_the_others() -> None:
+    found = standings(recorded(), PRESET.settings.decision)
+    better = sum(each.better_stopped for each in found) / sum(each.better for each in found)
+    others = sum(each.others_stopped for each in found) / sum(each.others for each in found)
+    assert len(found) > 100 and better < 0.05 and others > 0.8
+    assert sum(each.saved for each in found) / len(found) > 0.25
 
 
 def test_a_night_on_paper_makes_the_commits_that_git_makes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,18 +164,31 @@ class _Ends(StopRule):
         return "enough" if self._launcher.ended >= self._runs else self._requested
 
 
-def simulate(world: World, proposer: Proposer, night: int, runs: int, workers: int) -> list[Standing]:
+def simulate(
+    world: World,
+    proposer: Proposer,
+    night: int,
+    runs: int,
+    workers: int,
+    launched_by: type[SimulatedLauncher] = SimulatedLauncher,
+) -> list[Standing]:
     """One night of the shipped study loop: what stands after each of its runs. The incumbent is what is handed over."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as home:
         folder = create_study(Path(home), "night", PRESET, MACHINE, {"seed": night}, now=_Clock())
         try:
-            return simulate_in(folder, world, proposer, night, runs, workers)
+            return simulate_in(folder, world, proposer, night, runs, workers, launched_by)
         finally:
             folder.store.close()
 
 
 def simulate_in(
-    folder: StudyFolder, world: World, proposer: Proposer, night: int, runs: int, workers: int
+    folder: StudyFolder,
+    world: World,
+    proposer: Proposer,
+    night: int,
+    runs: int,
+    workers: int,
+    launched_by: type[SimulatedLauncher] = SimulatedLauncher,
 ) -> list[Standing]:
     """The same in a study of one's own, which is left open."""
     folder.store.clock = _Clock()
@@ -187,7 +200,7 @@ def simulate_in(
         assert trial is not None
         return trial.recipe, trial.val_bpb
 
-    launcher = SimulatedLauncher(world, workers, night, incumbent)
+    launcher = launched_by(world, workers, night, incumbent)
     StudyLoop(folder, launcher, proposer, MACHINE, folder.path, _Ends(folder, launcher, runs)).run()
     launcher.note()
     return launcher.standings[:runs]
