@@ -78,13 +78,21 @@ class _Lineage:
     # --- parts ---
 
     def _chain(self) -> list[str]:
-        kept = [trial for trial in self.trials if trial.decision == "keep"]
+        kept = self._ancestors()
         lines = [f"- trial 0, the baseline: {self._score(self.trials[0])}"] if self.trials else []
         shown = kept[-self.detail.steps :]
         if between := kept[: len(kept) - len(shown)]:
             gain = sum(trial.improvement or 0.0 for trial in between)
             lines.append(f"- {words.count(len(between), 'keep')} after it: gains that add up to {words.gain(gain)}")
         return lines + [f"- trial {trial.number}: {self._change(trial)}: {_gain(trial)}" for trial in shown]
+
+    def _ancestors(self) -> list[Trial]:
+        """Of the recipe that stands, itself among them and without the baseline; oldest first."""
+        keeps = (trial for trial in reversed(self.trials) if trial.decision == "keep")
+        found = [next((trial for trial in keeps if trial.recipe == self.history.recipe), None)]
+        while (last := found[-1]) and last.parent and last.parent < last.number:
+            found.append(self.by_number.get(last.parent))
+        return [trial for trial in reversed(found) if trial]
 
     def _leaders(self) -> list[str]:
         scored = [trial for trial in self.trials if trial.val_bpb is not None]

@@ -22,6 +22,7 @@ NIM_MODEL = "meta/llama-3.1-8b-instruct"
 ANSWER_TOKENS = 400
 MOST_ANSWER_TOKENS = 12_800
 FEWEST_LINEAGE_TOKENS = 200
+TOO_LONG = ("context length", "context_length", "context size", "context window")
 # Proposals made without the endpoint before it is tried again: an outage must not cost every trial its timeouts.
 TRIALS_BETWEEN_ATTEMPTS = 5
 # Answers that were blocked, one after the other, before the model is left alone for a while; each further one doubles
@@ -161,8 +162,8 @@ class LlmProposer:
 
 
 def _is_too_long(error: Refused) -> bool:
-    """What common servers say of a question that is beyond the model's context."""
-    return "context" in str(error).lower()
+    """Told by what common servers say of a question that is beyond the model's context."""
+    return any(phrase in str(error).lower() for phrase in TOO_LONG)
 
 
 def _blocked_at_the_end(trials: Sequence[Trial]) -> int:

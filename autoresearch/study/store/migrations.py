@@ -157,11 +157,7 @@ def m004_promotions(db: Database) -> None:
 
 @migrations()
 def m005_cancelled_runs(db: Database) -> None:
-    _remake_runs(db, "'complete', 'failed'))", "'complete', 'failed', 'cancelled'))")
-
-
-def _remake_runs(db: Database, before: str, after: str) -> None:
-    _remake(db, "runs", before, after)
+    _remake(db, "runs", "'complete', 'failed'))", "'complete', 'failed', 'cancelled'))")
 
 
 def _remake(db: Database, name: str, before: str, after: str) -> None:
@@ -231,7 +227,7 @@ def m009_window_score(db: Database) -> None:
 def m010_carried_and_confirmed(db: Database) -> None:
     # the trial whose change is made again on another recipe; NULL: a new idea
     db.execute("ALTER TABLE proposals ADD COLUMN carries INTEGER REFERENCES trials(number)")
-    _remake_runs(db, "('candidate', 'reference')", "('candidate', 'reference', 'confirmation')")
+    _remake(db, "runs", "('candidate', 'reference')", "('candidate', 'reference', 'confirmation')")
 
 
 @migrations()

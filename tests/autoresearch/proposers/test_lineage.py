@@ -28,7 +28,7 @@ def test_a_study_is_told_from_the_baseline_to_the_latest_trial() -> None:
         past_trial(6, "d_ff", 1024, None, parent=1, state="running", reason=""),
     ]
     untouched = ", ".join(sorted(set(MENU.knobs) - {"beta2", "d_ff", "lr"}))
-    assert lineage(history(trials)).splitlines() == [
+    assert lineage(replace(history(trials), recipe=kept.recipe)).splitlines() == [
         "How the recipe that stands came about (gain: how much lower val_bpb is than before):",
         "- trial 0, the baseline: 2.8000 ± 0.0226 (3 runs)",
         "- trial 1: d_ff 512 -> 256: gain +0.0523 [+0.0123, +0.0923]",
@@ -58,6 +58,16 @@ def test_a_study_is_told_from_the_baseline_to_the_latest_trial() -> None:
         "Forecasts:",
         "- 1 forecast: off by 0.0323 on average, 0 of them too hopeful",
     ]
+
+
+def test_the_way_to_what_stands_leaves_out_keeps_that_it_does_not_come_from() -> None:
+    first = past_trial(1, "d_ff", 256, 0.05, decision="keep")
+    other = past_trial(2, "lr", 0.002, 0.03, decision="keep")
+    last = replace(past_trial(3, "lr", 0.004, 0.06, parent=1, decision="keep"), recipe={**first.recipe, "lr": 0.004})
+    known = replace(history([baseline(), first, other, last]), recipe=last.recipe)
+    way = lineage(known).split("Best recipes")[0]
+    assert "- trial 1: d_ff" in way and "- trial 3: lr" in way and "trial 2" not in way
+    assert "- trial 1" not in lineage(replace(known, recipe=MENU.defaults())).split("Best recipes")[0]
 
 
 def of_many(count: int) -> list[Trial]:
