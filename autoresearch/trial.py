@@ -24,6 +24,7 @@ APART = "apart"
 MAX_RAW_BYTES = 2**16
 MAX_PROMPT_BYTES = 2**20
 MAX_NOTES = 10
+MAX_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class History:
 
     `tried`: recipe_key -> what came of that recipe. `deviation`: of one run, in bits per byte, as known at that moment
     (a trial's mean has it over the root of its n_runs as standard error); None: not known. `scores`: trial -> seed ->
-    val_bpb of every run that had ended, also of trials that are not decided and have no val_bpb yet.
+    val_bpb of every run that had ended, also of trials that are not decided and have no val_bpb yet. `parent`: the
+    trial whose recipe is changed. `tick`: the moment, on the study's logical clock; None: outside any study.
     """
 
     number: int
@@ -135,11 +137,42 @@ class History:
     limits: Limits
     deviation: float | None = None
     scores: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    parent: int = 0
+    tick: int | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One question put to a model for a proposal, and what the rails said of its answer; texts are untrusted.
+
+    `asked`: what was said to it beyond the proposal's prompt and the attempts before; "" for the first. rail: what
+    blocked it; None: nothing did. Tokens are None where the endpoint does not count them.
+    """
+
+    asked: str
+    answer: str
+    rail: str | None = None
+    reason: str = ""
+    latency_seconds: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        vars(self).update(
+            asked=untrusted.beginning(untrusted.text(self.asked), MAX_RAW_BYTES),
+            answer=untrusted.beginning(untrusted.text(self.answer), MAX_RAW_BYTES),
+            rail=None if self.rail is None else clean(untrusted.text(self.rail), 80),
+            reason=clean(untrusted.text(self.reason)),
+            latency_seconds=untrusted.seconds(self.latency_seconds),
+            prompt_tokens=untrusted.whole_number(self.prompt_tokens),
+            completion_tokens=untrusted.whole_number(self.completion_tokens),
+        )
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a proposer answered, verbatim and untrusted, and what it was shown; None means: does not apply.
+    """What a proposer answered, untrusted, and what it was shown; None means: does not apply. Seconds and tokens are
+    those of all `attempts`, the questions that it took a model.
 
     Whatever it is made of, it can be stored: texts are made storable and cut to size, a number that is none is None.
     """
@@ -152,6 +185,7 @@ class Proposal:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     idea: int | None = None
+    attempts: list[Attempt] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -170,6 +204,7 @@ class Proposal:
             prompt_tokens=untrusted.whole_number(self.prompt_tokens),
             completion_tokens=untrusted.whole_number(self.completion_tokens),
             idea=untrusted.whole_number(self.idea),
+            attempts=[attempt for attempt in self.attempts if isinstance(attempt, Attempt)][:MAX_ATTEMPTS],
             notes=[said for note in notes[:MAX_NOTES] if (said := clean(untrusted.text(note)))],
         )
 

@@ -47,7 +47,10 @@ def show(
     name: Name,
     number: Annotated[int, typer.Argument(help="The trial's number.", min=0)],
     prompt: Annotated[
-        bool, typer.Option("--prompt", help="Only what a language model was shown for it, or would have been.")
+        bool,
+        typer.Option(
+            "--prompt", help="Only what a language model was shown, or would have been, and each of its answers."
+        ),
     ] = False,
     home: Home = None,
 ) -> None:
@@ -55,17 +58,19 @@ def show(
     from autoresearch.evidence import Evidence
     from autoresearch.study.history import prompt_at
     from autoresearch.terminal.console import make_console
-    from autoresearch.terminal.trials import clean_lines, trial_view
+    from autoresearch.terminal.trials import attempts_text, clean_lines, trial_view
     from rails.patch import unified_diff
 
     study = open_study(name, home)
     evidence = Evidence(study)
     if number >= len(evidence.trials):
         raise UserError(f"study {name} has no trial {number}: its last is {len(evidence.trials) - 1}")
+    attempts = study.store.attempts(number).get(number, [])
     if prompt:
-        print("\n".join(clean_lines(prompt_at(study, number))))
+        told = [prompt_at(study, number), *([attempts_text(attempts)] if attempts else [])]
+        print("\n".join(clean_lines("\n\n".join(told))))
         return
     trial = evidence.trials[number]
     diff = unified_diff(evidence.before(trial), trial.recipe) if trial.recipe and trial.parent is not None else ""
     proposal = study.store.proposal(number)
-    make_console().print(trial_view(evidence, trial, evidence.runs[number], proposal, diff))
+    make_console().print(trial_view(evidence, trial, evidence.runs[number], proposal, attempts, diff))

@@ -15,7 +15,6 @@ LENGTH_MEAN, LENGTH_DEVIATION = 0.7, 0.8
 # Of one run's variance as a share of the scores': wide where nobody has measured it, narrow around what is measured.
 NOISE_MEAN, NOISE_DEVIATION, KNOWN_NOISE_DEVIATION = math.log(0.1), 1.0, 0.5
 # Length scales are fitted to so many points: the best half of them and others spread over the rest.
-
 FITTED_ON, ITERATIONS = 60, 10
 FARTHEST = 6.0  # from the prior's mean, of any logarithm: beyond it nothing changes any more
 ROOT5 = 5**0.5
@@ -55,6 +54,11 @@ class Process:
     def likeness(self, left: Array, right: Array) -> Array:
         """[n, m]: 1 for the same recipe, near 0 for one that says nothing of the other."""
         return _kernel(self._parameters, left, right) / float(np.exp(self._parameters[-2]))
+
+    def steepness(self) -> Array:
+        """[knobs]: how fast the score changes along each, the inverse of its length scale."""
+        found: Array = np.exp(-self._parameters[:-2])
+        return found
 
     def believe(self, points: Array, at_least: float = -np.inf) -> None:
         """Takes runs that have no score for what the model expects of them: it grows sure of them and looks elsewhere.

@@ -30,11 +30,12 @@ def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
         measurements=[Measurement(*measured) for measured in store.measurements_now()],
         device=machine.kind,
     )
-    return _history(folder, store.trials_now(), parent, limits, folder.noise().deviation, store.scores_now())
+    tick = store.next_moment()
+    return _history(folder, store.trials_now(), parent, limits, folder.noise().deviation, store.scores_now(), tick)
 
 
 def at(folder: StudyFolder, number: int) -> History:
-    """As it was when trial `number` was proposed: what came of the trials in flight is not in it.
+    """As it was when the proposer of trial `number` was asked: what came of the trials in flight is not in it.
 
     Where the study does not tell its limits and deviation of then (an import, or a study from before they were kept)
     they are those of study.toml as far as it knows. Raises UserError for a trial that nobody proposed.
@@ -43,14 +44,16 @@ def at(folder: StudyFolder, number: int) -> History:
     trial, proposal = store.trial(number), store.proposal(number)
     if trial is None or trial.parent is None:
         raise UserError(f"study {folder.name} has no proposed trial {number}: they are 1 to {len(store.trials()) - 1}")
-    tick = store.opened_tick(number)
+    tick = (proposal and proposal["asked_tick"]) or store.opened_tick(number)
+    asked_on = proposal and proposal["asked_on"]
     measurements = [Measurement(*measured) for measured in store.measurements(tick)]
     limits_then, deviation = (proposal["limits"], proposal["deviation"]) if proposal else (None, None)
     limits = limits_of(limits_then, measurements) if limits_then else _limits_of_settings(folder, measurements)
     scores = store.scores(tick)
     if deviation is None and not store.study()["source"]:
         deviation = pool_noise(scores.values(), folder.settings.decision).deviation
-    return _history(folder, store.trials_then(tick), trial.parent, limits, deviation, scores)
+    parent = trial.parent if asked_on is None else asked_on
+    return _history(folder, store.trials_then(tick), parent, limits, deviation, scores, tick)
 
 
 def prompt_at(folder: StudyFolder, number: int) -> str:
@@ -66,6 +69,7 @@ def _history(
     limits: Limits,
     deviation: float | None,
     scores: Mapping[int, Runs],
+    tick: int,
 ) -> History:
     return History(
         number=len(trials),
@@ -77,6 +81,8 @@ def _history(
         limits=limits,
         deviation=deviation,
         scores=scores,
+        parent=parent,
+        tick=tick,
     )
 
 

@@ -17,7 +17,7 @@ from autoresearch.evidence.apart import apart
 from autoresearch.evidence.compute import compute, over_parent
 from autoresearch.evidence.context import context
 from autoresearch.terminal.console import grid, listing
-from autoresearch.trial import Run, Trial
+from autoresearch.trial import Attempt, Run, Trial
 from rails import clean
 
 COLUMNS = ("trial", "by", "change", "val_bpb ± 95 %", "runs", "better by [95 %]", "outcome")
@@ -59,7 +59,12 @@ def trials_table(evidence: Evidence, last: int | None = None) -> Table:
 
 
 def trial_view(
-    evidence: Evidence, trial: Trial, runs: list[Run], proposal: dict[str, Any] | None, diff: str
+    evidence: Evidence,
+    trial: Trial,
+    runs: list[Run],
+    proposal: dict[str, Any] | None,
+    attempts: Sequence[Attempt],
+    diff: str,
 ) -> RenderableType:
     """Everything about one trial."""
     outcome = words.state(trial.outcome)
@@ -91,6 +96,8 @@ def trial_view(
     parts.append(table)
     if note := step_note(runs):
         parts.append(Text(note, style="dim"))
+    if attempts:
+        parts.append(Text("\n".join(["", *clean_lines(attempts_text(attempts))])))
     if diff:
         parts.append(Text("\n".join(["", *clean_lines(diff)])))
     return Group(*parts)
@@ -111,6 +118,18 @@ def compute_text(evidence: Evidence, trial: Trial) -> str:
     took, ratio = compute(evidence, trial), over_parent(evidence, trial)
     more = f" ({words.spending(ratio)})" if ratio is not None else ""
     return words.compute(took.tokens, took.flops) + more
+
+
+def attempts_text(attempts: Sequence[Attempt]) -> str:
+    """Each answer, verbatim, with what the rails said of it and what was then asked; not cleaned."""
+    parts = []
+    for n, attempt in enumerate(attempts, 1):
+        tokens = f", {attempt.prompt_tokens or '?'} + {attempt.completion_tokens or '?'} tokens"
+        parts += [f"> asked: {attempt.asked}"] if attempt.asked else []
+        parts.append(f"> answer {n} of {len(attempts)} ({words.duration(attempt.latency_seconds)}{tokens}):")
+        parts.append(attempt.answer)
+        parts.append(f"> blocked by {attempt.rail}: {attempt.reason}" if attempt.rail else f"> {attempt.reason}")
+    return "\n".join(parts)
 
 
 def step_note(runs: Sequence[Run]) -> str:

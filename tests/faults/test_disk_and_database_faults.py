@@ -206,11 +206,12 @@ def test_a_study_of_an_older_version_can_be_looked_at_without_an_upgrade(
     with sqlite3.connect(study / "study.db") as database:
         database.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm004'")
         database.execute("DROP TABLE promotions")
+        database.execute("DROP TABLE attempts")
         for table, column in (
             ("studies", "tick"), ("trials", "opened_tick"), ("trials", "closed_tick"), ("runs", "ended_tick"),
             ("proposals", "limits"), ("proposals", "deviation"), ("studies", "menu"), ("runs", "flops"),
             ("runs", "window_bpb"), ("proposals", "carries"), ("studies", "begun_from"), ("studies", "first_seed"),
-            ("trials", "kept_until"),
+            ("trials", "kept_until"), ("proposals", "asked_tick"), ("proposals", "asked_on"),
         ):  # fmt: skip
             database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute("PRAGMA writable_schema = ON")

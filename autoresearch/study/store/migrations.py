@@ -246,3 +246,24 @@ def m012_taken_back(db: Database) -> None:
 def m013_stopped_early(db: Database) -> None:
     _remake(db, "runs", "'failed', 'cancelled'))", "'failed', 'cancelled', 'stopped'))")
     _remake(db, "trials", "'timed_out', 'abandoned')", "'timed_out', 'abandoned', 'stopped')")
+
+
+@migrations()
+def m014_attempts(db: Database) -> None:
+    db.execute("""
+        CREATE TABLE attempts (
+            proposal INTEGER NOT NULL REFERENCES proposals(id),
+            n INTEGER NOT NULL,              -- from 1, in the order of asking
+            asked TEXT NOT NULL,             -- beyond the proposal's prompt and the attempts before; '' for the first
+            answer TEXT NOT NULL,            -- verbatim and untrusted
+            rail TEXT,                       -- what blocked it; NULL: nothing did
+            reason TEXT NOT NULL,            -- of the verdict
+            latency_seconds REAL NOT NULL,
+            prompt_tokens INTEGER,           -- NULL: not counted
+            completion_tokens INTEGER,       -- NULL: not counted
+            PRIMARY KEY (proposal, n)
+        )""")
+    # the study's tick when its proposer was asked; NULL: when its trial was opened
+    db.execute("ALTER TABLE proposals ADD COLUMN asked_tick INTEGER")
+    # the trial whose recipe stood then; NULL: the trial's parent
+    db.execute("ALTER TABLE proposals ADD COLUMN asked_on INTEGER REFERENCES trials(number)")

@@ -75,10 +75,14 @@ class StudyRow(Rows):
             self.db.execute("UPDATE studies SET control = ?", [control])
             self._event(control, message)
 
-    # --- rows ---
+    # --- the logical clock ---
+
+    def next_moment(self) -> int:
+        """The tick of what happens next: all that has happened has a lower one."""
+        return int(self._one("SELECT tick FROM studies")["tick"]) + 1
 
     def _next_tick(self) -> int:
-        """The study's logical clock goes on by one: what happened in the same millisecond has an order too."""
+        """It goes on by one: what happened in the same millisecond has an order too."""
         self.db.execute("UPDATE studies SET tick = tick + 1")
         return int(self._one("SELECT tick FROM studies")["tick"])
 

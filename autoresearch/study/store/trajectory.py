@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any, Literal
 
 from autoresearch.decide import Comparison, Noise, Runs
 from autoresearch.study.store.rows import answered
 from autoresearch.study.store.study_row import StudyRow
 from autoresearch.study.store.terms import limits_text
-from autoresearch.trial import History, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
+from autoresearch.trial import Attempt, History, Proposal, Purpose, Recipe, Run, Trial, TrialState, iso
 from autoresearch.workers.energy import Energy
 from rails import Verdict
 from trainer.protocol import RunResult
@@ -63,12 +64,16 @@ class Trajectory(StudyRow):
         """Writes the proposal down before anything judges it, and of what its proposer was shown that which cannot be
         told from the trials. Returns the trial's number."""
         now = iso(self.clock())
-        terms = {"limits": limits_text(shown.limits), "deviation": shown.deviation} if shown else {}
+        terms: dict[str, Any] = {}
+        if shown:
+            terms = {"limits": limits_text(shown.limits), "deviation": shown.deviation}
         # Read before the transaction, whose first statement must write: SQLite refuses, at once, a write after a read
         # that another process has written over. Nobody else opens trials.
         number = self._one("SELECT MAX(number) + 1 AS n FROM trials")["n"]
         with self.db.atomic():
             tick = self._next_tick()
+            if shown and shown.tick not in (None, tick):  # asked ahead
+                terms |= {"asked_tick": shown.tick, "asked_on": shown.parent}
             self._insert(
                 "trials",
                 number=number, parent=parent, proposer=proposal.proposer, changes="{}", recipe="{}", hypothesis="",
@@ -77,13 +82,15 @@ class Trajectory(StudyRow):
             if proposal.idea is not None:
                 self._update("proposals", "id", proposal.idea, trial=number, **terms)
             else:
-                self._insert(
+                proposed = self._insert(
                     "proposals", **terms,
                     trial=number, proposer=proposal.proposer, prompt=proposal.prompt, raw=proposal.raw,
                     model=proposal.model, latency_seconds=proposal.latency_seconds,
                     prompt_tokens=proposal.prompt_tokens, completion_tokens=proposal.completion_tokens,
                     reason="", created_at=now,
                 )  # fmt: skip
+                for n, attempt in enumerate(proposal.attempts, 1):
+                    self._insert("attempts", proposal=proposed, n=n, **asdict(attempt))
             for note in proposal.notes:
                 self._event("proposer", note, number)
         return int(number)
@@ -174,6 +181,17 @@ class Trajectory(StudyRow):
         """Trial -> what was proposed in it, as it came."""
         rows = self._rows("SELECT * FROM proposals WHERE trial IS NOT NULL")
         return {row["trial"]: answered(row) for row in rows}
+
+    def attempts(self, trial: int | None = None) -> dict[int, list[Attempt]]:
+        """Trial -> the questions that its proposal took, of all or of one; trials that took none are not there."""
+        columns = ", ".join(f"attempts.{name}" for name in Attempt.__dataclass_fields__)
+        where, values = ("WHERE trial = ?", [trial]) if trial is not None else ("WHERE trial IS NOT NULL", [])
+        found: dict[int, list[Attempt]] = {}
+        for row in self._rows(
+            f"SELECT trial, {columns} FROM attempts JOIN proposals ON id = proposal {where} ORDER BY trial, n", values
+        ):
+            found.setdefault(row.pop("trial"), []).append(Attempt(**row))
+        return found
 
     def sources(self, trial: int | None = None) -> dict[int, str]:
         """Trial -> the text it was imported from, of all or of one; empty where the trials were run here."""
