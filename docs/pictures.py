@@ -33,7 +33,7 @@ def take(browser: Browser, study: Path) -> None:
     assert chart
     height = chart["y"] + chart["height"] + 20
     page.screenshot(path=DOCS / "report.png", full_page=True, clip={"x": 0, "y": 0, "width": 1000, "height": height})
-    number = len(page.locator("#trials tr[data-trial]").all()) - 1
+    number = StudyFolder(study.parent, study.name).store.study()["incumbent"]
     open_page(browser, f"{address}#trial-{number}", 1000, 900, "light").screenshot(path=DOCS / "trial.png")
     open_page(browser, address, 390, 844, "dark").screenshot(path=DOCS / "phone.png")
     open_page(browser, f"http://127.0.0.1:{PORT}/", 1000, 420, "light").screenshot(path=DOCS / "live.png")

@@ -185,7 +185,7 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
         found.append(
             f"{len(dearer)} of {words.count(kept, 'kept change')} spent more than the recipe that "
             f"{words.plural(len(dearer), 'it', 'they')} changed, up to {words.times(max(dearer.values()))} its FLOPs "
-            f"(trial {words.numbers(dearer)}): a part of such a gain is bought."
+            f"({words.plural(len(dearer), 'trial')} {words.numbers(dearer)}): a part of such a gain is bought."
         )
     if "estimate" in evidence.energy_sources:
         found.append("Energy is estimated, from time at work and the wattage in study.toml, not measured.")

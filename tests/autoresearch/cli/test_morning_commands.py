@@ -93,7 +93,7 @@ def test_promote_refuses_a_study_without_numbers(command: Command, tmp_path: Pat
 
 def test_the_example_that_we_ship_can_be_looked_at(command: Command) -> None:
     example = Path(__file__).parents[3] / "trajectories" / "example" / "trajectory.jsonl"
-    assert "28 trials" in command("import", "example", str(example)).out
+    assert "42 trials" in command("import", "example", str(example)).out
     meters = json.loads(command("inspect", "example", "--json").out)
-    assert (meters["knobs_touched"], meters["kept"], meters["verdict"]) == (13, 6, "researching")
-    assert "6 were kept" in command("report", "example", "--markdown").out
+    assert (meters["knobs_touched"], meters["kept"], meters["verdict"]) == (13, 5, "researching")
+    assert "5 were kept" in command("report", "example", "--markdown").out
