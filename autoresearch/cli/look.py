@@ -73,4 +73,4 @@ def show(
     trial = evidence.trials[number]
     diff = unified_diff(evidence.before(trial), trial.recipe) if trial.recipe and trial.parent is not None else ""
     proposal = study.store.proposal(number)
-    make_console().print(trial_view(evidence, trial, evidence.runs[number], proposal, attempts, diff))
+    make_console().print(trial_view(evidence, trial, evidence.runs[number], proposal, diff, attempts))

@@ -63,8 +63,8 @@ def trial_view(
     trial: Trial,
     runs: list[Run],
     proposal: dict[str, Any] | None,
-    attempts: Sequence[Attempt],
     diff: str,
+    attempts: Sequence[Attempt] = (),
 ) -> RenderableType:
     """Everything about one trial."""
     outcome = words.state(trial.outcome)
