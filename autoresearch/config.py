@@ -56,6 +56,8 @@ class ProposerSettings(Table):
     temperature: float = Field(0.7, ge=0, le=2)
     timeout_seconds: float = Field(60.0, gt=0)  # of a question in all, with its retries
     max_retries: int = Field(3, ge=0, le=10)
+    price_per_million_prompt_tokens: float | None = Field(None, ge=0)  # in [energy]'s currency; None: not counted
+    price_per_million_completion_tokens: float | None = Field(None, ge=0)
 
     @field_serializer("base_url")
     def _written_down(self, value: str | None) -> str | None:

@@ -105,6 +105,17 @@ def money(amount: float, currency: str) -> str:
     return f"{amount:,.2f} {currency}" if amount == 0 or amount >= 0.01 else f"under 0.01 {currency}"
 
 
+def costs(energy: float | None, tokens: float | None, currency: str) -> str:
+    """ "12.30 EUR" of energy; with what a language model's tokens cost "12.80 EUR (energy 12.30 EUR, tokens 0.50 EUR)";
+    None: not known, or nothing that has a price."""
+    if tokens is None:
+        return NONE if energy is None else money(energy, currency)
+    if energy is None:
+        return f"{money(tokens, currency)} (tokens)"
+    parts = f"energy {money(energy, currency)}, tokens {money(tokens, currency)}"
+    return f"{money(energy + tokens, currency)} ({parts})"
+
+
 def duration(seconds: float | None) -> str:
     """ "12 s", "3.2 min", "1.5 h"."""
     if seconds is None:

@@ -19,6 +19,7 @@ ORDER = [
     ["terminal"],
     ["evidence", "exchange"],
     ["study"],
+    ["cost"],
     ["workers", "proposers"],
     ["decide"],
     ["words"],

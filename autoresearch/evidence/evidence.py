@@ -14,10 +14,10 @@ import numpy as np
 from scipy import special
 
 from autoresearch import words
+from autoresearch.cost import Cost, cost
 from autoresearch.decide import INTERVAL, Noise, Runs, pool_noise
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe, Run, Trial
-from autoresearch.workers.energy import JOULES_PER_KWH
 
 # Trials of an imported study may share a recipe; their seeds are then told apart, for they do not pair.
 SEEDS_PER_TRIAL = 100_000
@@ -103,9 +103,15 @@ class Evidence:
         return sum(found) if found else None
 
     @cached_property
-    def cost(self) -> float | None:
-        """Of that energy, in the currency of study.toml."""
-        return None if self.joules is None else self.joules / JOULES_PER_KWH * self.folder.settings.energy.price_per_kwh
+    def tokens(self) -> tuple[int, int]:
+        """Read and written by language models, as far as their servers count them."""
+        totals = self.folder.store.totals()
+        return totals["prompt_tokens"], totals["completion_tokens"]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Of that energy and these tokens."""
+        return cost(self.folder.settings, self.joules, *self.tokens)
 
     @cached_property
     def energy_sources(self) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from autoresearch.cost import cost
 from autoresearch.evidence.evidence import Evidence, combined
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -30,6 +31,7 @@ class ProposerRecord:
     gain_per_kwh: float | None
     latency_seconds: float | None  # the median
     tokens: int | None  # read and written
+    token_cost: float | None  # in the currency of [energy]; None: they have no price
 
 
 def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
@@ -46,6 +48,7 @@ def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
         kept = sum(trial.decision == "keep" for trial in trials)
         trained = sum(trial.state not in ("proposed", "blocked") for trial in trials)
         kwh = sum(trial.energy_joules or 0.0 for trial in trials) / JOULES_PER_KWH
+        read, written = (sum(row[of] or 0 for row in asked) for of in ("prompt_tokens", "completion_tokens"))
         gain, half = _gain(evidence, [steps[trial.number] for trial in trials if trial.number in steps])
         records.append(
             ProposerRecord(
@@ -61,7 +64,8 @@ def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
                 gain_per_trial=gain / trained if trained else None,
                 gain_per_kwh=gain / kwh if kwh else None,
                 latency_seconds=median(row["latency_seconds"] for row in asked) if asked else None,
-                tokens=sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in asked) or None,
+                tokens=read + written or None,
+                token_cost=cost(evidence.folder.settings, None, read, written).tokens,
             )
         )
     return records

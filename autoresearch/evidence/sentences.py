@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from autoresearch import words
 from autoresearch.config import DecisionRule
@@ -117,23 +117,49 @@ def test_score(standing: Standing) -> str:
 
 
 def _cost(evidence: Evidence) -> str:
-    if not evidence.joules or evidence.cost is None:
-        return "; what it cost in energy was not recorded"
+    cost, currency = evidence.cost, evidence.folder.settings.energy.currency
+    if not evidence.joules:
+        tokens = f"; its tokens cost {words.money(cost.tokens, currency)}" if cost.tokens is not None else ""
+        return f"; what it cost in energy was not recorded{tokens}"
     energy = words.energy(evidence.joules, evidence.energy_sources)
-    return f"; the search cost {energy}, {words.money(evidence.cost, evidence.folder.settings.energy.currency)}"
+    return f"; the search cost {energy}, {words.costs(cost.energy, cost.tokens, currency)}"
 
 
 def energy(evidence: Evidence) -> str:
-    """ "1.48 Wh (estimate) in all, under 0.01 EUR at 0.3 a kWh; 0.05 Wh a trial, over 28 trials"."""
-    each = evidence.joules_a_trial
-    if each is None or evidence.cost is None or not evidence.joules:
+    """ "1.48 Wh (estimate) in all, under 0.01 EUR at 0.3 a kWh; 0.05 Wh a trial, over 28 trials"; and what a model's
+    tokens cost, where they have a price."""
+    return "; ".join([_energy(evidence), *_tokens(evidence)])
+
+
+def _energy(evidence: Evidence) -> str:
+    each, cost = evidence.joules_a_trial, evidence.cost.energy
+    if each is None or cost is None or not evidence.joules:
         return "no energy was recorded"
     price, (mean, n) = evidence.folder.settings.energy, each
     return (
         f"{words.energy(evidence.joules, evidence.energy_sources)} in all, "
-        f"{words.money(evidence.cost, price.currency)} at {price.price_per_kwh:g} a kWh; "
+        f"{words.money(cost, price.currency)} at {price.price_per_kwh:g} a kWh; "
         f"{words.energy(mean)} a trial, over {words.count(n, 'trial')}"
     )
+
+
+def _tokens(evidence: Evidence) -> Iterator[str]:
+    """ "40,000 tokens read at 0.2 a million, 5,678 tokens written at 0.6 a million: 0.01 EUR"; and the sum."""
+    cost, settings = evidence.cost, evidence.folder.settings
+    if cost.tokens is None:
+        return
+    prices = (
+        settings.proposer.price_per_million_prompt_tokens,
+        settings.proposer.price_per_million_completion_tokens,
+    )
+    told = ", ".join(
+        f"{words.count(n, 'token')} {done} at {price:g} a million"
+        for n, done, price in zip(evidence.tokens, ("read", "written"), prices, strict=True)
+        if price is not None
+    )
+    yield f"{told}: {words.money(cost.tokens, settings.energy.currency)}"
+    if cost.energy is not None and cost.total is not None:
+        yield f"{words.money(cost.total, settings.energy.currency)} together"
 
 
 def not_this(evidence: Evidence, longer: Sequence[LongerRuns]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autoresearch import words
 from autoresearch.evidence.evidence import Evidence, Standing
 from autoresearch.evidence.nights import ending, trouble
 from autoresearch.evidence.sentences import improved
+from autoresearch.facts import ABSENT_IF_NONE
 from autoresearch.study.folder import StudyFolder, lock_holder
 
 
@@ -38,7 +39,9 @@ class Status:
     run_seconds: float
     energy_joules: float | None
     energy_sources: list[str]
-    cost: float | None
+    cost: float | None  # in all
+    energy_cost: float | None = field(metadata=ABSENT_IF_NONE)  # of that, told where tokens have a price
+    token_cost: float | None = field(metadata=ABSENT_IF_NONE)
     currency: str
     run_to_run_deviation: float
     repeatable: bool
@@ -58,6 +61,7 @@ class Status:
 def status(folder: StudyFolder) -> Status:
     store, evidence = folder.store, Evidence(folder)
     runner_pid = lock_holder(folder.path / "runner.lock")
+    cost = evidence.cost
     outcomes = [trial.outcome for trial in evidence.trials[1:]]
     return Status(
         study=evidence.study["name"],
@@ -72,7 +76,9 @@ def status(folder: StudyFolder) -> Status:
         run_seconds=sum(evidence.seconds(trial) or 0.0 for trial in evidence.trials),
         energy_joules=evidence.joules,
         energy_sources=evidence.energy_sources,
-        cost=evidence.cost,
+        cost=cost.total,
+        energy_cost=cost.energy if cost.tokens is not None else None,
+        token_cost=cost.tokens,
         currency=folder.settings.energy.currency,
         run_to_run_deviation=evidence.noise.deviation,
         repeatable=folder.settings.repeatable,

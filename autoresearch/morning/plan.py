@@ -12,13 +12,13 @@ from pydantic import Field, ValidationError
 
 from autoresearch import words
 from autoresearch.config import Table
+from autoresearch.cost import cost
 from autoresearch.decide import compare
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.longer_runs import LongerRuns, longer_runs, recipe_label, survivor, was_measured
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
-from autoresearch.workers.energy import JOULES_PER_KWH
 from rails import clean
 from rails.predict import Shape
 from rails.values import nearest
@@ -198,12 +198,13 @@ def booking_blind(
 
         expected loss = P(wrong) x price of the full run
         search cost   = (joules of all runs of the study + joules of all promotions) / 3.6e6 x price per kWh
+                        + tokens of a language model x their price
         ratio         = expected loss / search cost
 
     The recipe is the one, other than the baseline's, with the lowest val_bpb of any one run. P(wrong) is the posterior
     probability that it is not better than the baseline (decide.compare): from the longest promotion that measured it,
     else from all runs of both in the search; 1 if it diverged in that promotion. None if nothing was measured; the
-    ratio is None where the search's energy is not known or the two are in different currencies.
+    ratio is None where the search's cost is not known or the two are in different currencies.
     """
     reference = evidence.scores.get(evidence.baseline.recipe_key)
     best = evidence.best_run(without=evidence.baseline.recipe_key)
@@ -219,9 +220,9 @@ def booking_blind(
         elif row and row.long_probability is not None:
             right = row.long_probability
             from_what = f"{words.count(row.n_runs, 'run')} in the promotion at {found.factor:g} times the budget"
-    energy = evidence.folder.settings.energy
+    settings = evidence.folder.settings
     joules = (evidence.joules or 0.0) + sum(found.energy_joules for found in promotions)
-    search_cost = joules / JOULES_PER_KWH * energy.price_per_kwh
+    spent = cost(settings, joules or None, *evidence.tokens)
     loss = (1 - right) * price
     return {
         "trial": trial.number,
@@ -231,10 +232,11 @@ def booking_blind(
         "evidence": from_what,
         "loss": loss,
         "currency": currency,
-        "search_cost": search_cost if joules else None,
-        "search_currency": energy.currency,
+        "search_cost": spent.total,
+        **({"search_energy_cost": spent.energy, "search_token_cost": spent.tokens} if spent.tokens is not None else {}),
+        "search_currency": settings.energy.currency,
         "search_joules": joules,
-        "ratio": loss / search_cost if search_cost and currency == energy.currency else None,
+        "ratio": loss / spent.total if spent.total and currency == settings.energy.currency else None,
         "left_out": LEFT_OUT,
     }
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from autoresearch import words
 from autoresearch.config import LimitSettings
+from autoresearch.cost import cost
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Clock, iso, utc_now
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -75,12 +76,13 @@ class StopRule:
         if limits.hours is not None and self.seconds() - self._began_seconds >= limits.hours * SECONDS_PER_HOUR:
             return f"the limit of {limits.hours:g} hours is reached"
         if limits.kwh is not None or limits.cost is not None:
-            kwh = self.folder.store.totals(iso(self._began))["joules"] / JOULES_PER_KWH
-            energy = self.folder.settings.energy
-            if limits.kwh is not None and kwh >= limits.kwh:
+            spent = self.folder.store.totals(iso(self._began))
+            if limits.kwh is not None and spent["joules"] / JOULES_PER_KWH >= limits.kwh:
                 return f"the limit of {limits.kwh:g} kWh is reached"
-            if limits.cost is not None and kwh * energy.price_per_kwh >= limits.cost:
-                return f"the limit of {limits.cost:g} {energy.currency} is reached"
+            settings, tokens = self.folder.settings, (spent["prompt_tokens"], spent["completion_tokens"])
+            total = cost(settings, spent["joules"], *tokens).total or 0.0
+            if limits.cost is not None and total >= limits.cost:
+                return f"the limit of {limits.cost:g} {settings.energy.currency} is reached"
         if (free := self._free_bytes_if_few()) is not None:
             return f"only {free / GIB:.1f} GiB of disk are free, limits.min_free_disk_bytes asks for more"
         return None

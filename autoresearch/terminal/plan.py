@@ -45,7 +45,9 @@ def _blind_lines(plan: dict[str, Any]) -> list[str]:
     loss, price = words.money(blind["loss"], blind["currency"]), words.money(plan["price"], plan["currency"])
     cost = "not known (no energy is written down)"
     if blind["search_cost"] is not None:
-        cost = f"{words.money(blind['search_cost'], blind['search_currency'])} of electricity"
+        tokens, currency = blind.get("search_token_cost"), blind["search_currency"]
+        energy = blind["search_cost"] if tokens is None else blind["search_energy_cost"]
+        cost = words.costs(energy, tokens, currency) + (" of electricity" if tokens is None else "")
     ratio = ""
     if blind["ratio"] is not None:
         ratio = f": the loss is {words.figure(blind['ratio'])} times the cost"

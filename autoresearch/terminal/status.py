@@ -19,7 +19,9 @@ def status_view(status: Status) -> RenderableType:
     last = f"; {status.last_night}" if status.last_night else ""
     counts = ", ".join(f"{n} {words.state(outcome)}" for outcome, n in status.trials.items()) or "none yet"
     ideas = f"; {words.count(status.ideas_waiting, 'idea')} waiting" if status.ideas_waiting else ""
-    cost = f", {words.money(status.cost, status.currency)}" if status.cost is not None else ""
+    energy_cost = status.cost if status.token_cost is None else status.energy_cost
+    costs = words.costs(energy_cost, status.token_cost, status.currency)
+    cost = f", {costs}" if status.cost is not None else ""
     repeats = "" if status.repeatable else f"; {words.NOT_REPEATABLE}"
     rows = {
         "study": f"{status.study} ({status.preset}), {status.activity}{who}{last}",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from autoresearch.facts import to_bytes, to_json
+from autoresearch.facts import ABSENT_IF_NONE, to_bytes, to_json
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,16 @@ class Whole:
     nothing: None = None
 
 
+@dataclass(frozen=True)
+class Seldom:
+    worth: int | None = field(metadata=ABSENT_IF_NONE)
+
+
 PART = Part("a ± b", [[1, 2.5]])
+
+
+def test_what_most_never_need_is_absent_where_it_is_none() -> None:
+    assert to_json([Seldom(None), Seldom(0)]) == '[{},{"worth":0}]'
 
 
 def test_dataclasses_within_lists_and_dicts_are_told_by_their_fields() -> None:

@@ -284,6 +284,7 @@ def _interval(value: float | None, half: float | None) -> tuple[float | None, fl
 
 
 def _proposers(evidence: Evidence) -> Table:
+    priced, currency = evidence.cost.tokens is not None, evidence.folder.settings.energy.currency
     return table(
         {
             "proposer": "text",
@@ -296,12 +297,14 @@ def _proposers(evidence: Evidence) -> Table:
             "a kWh": "number",
             "time to answer": "number",
             "tokens": "number",
+            **({"cost of tokens": "number"} if priced else {}),
         },
-        map(_proposer, proposer_records(evidence)),
+        (_proposer(found, currency if priced else None) for found in proposer_records(evidence)),
     )
 
 
-def _proposer(found: ProposerRecord) -> list[str]:
+def _proposer(found: ProposerRecord, currency: str | None) -> list[str]:
+    """currency: of what its tokens cost; None: that is not told."""
     name, model = clean(found.name, 40), clean(found.model or "", 60)
     kept = f" ({words.percent(found.keep_rate)})" if found.keep_rate is not None else ""
     return [
@@ -315,6 +318,7 @@ def _proposer(found: ProposerRecord) -> list[str]:
         words.figure(found.gain_per_kwh),
         words.duration(found.latency_seconds),
         words.NONE if found.tokens is None else f"{found.tokens:,}",
+        *([words.NONE if found.token_cost is None else words.money(found.token_cost, currency)] if currency else []),
     ]
 
 

@@ -307,7 +307,8 @@ class Trajectory(StudyRow):
     # --- sums and events ---
 
     def totals(self, since: str | None = None) -> dict[str, Any]:
-        """Trials that were trained, runs, joules and run seconds, all or since a moment (ISO-8601)."""
+        """Trials that were trained, runs, joules and run seconds, and tokens of a language model as far as its server
+        counts them; all or since a moment (ISO-8601)."""
         since = since or ""
         return {
             **self._one(
@@ -318,6 +319,11 @@ class Trajectory(StudyRow):
             **self._one(
                 "SELECT COUNT(*) AS runs, COALESCE(SUM(energy_joules), 0) AS joules, "
                 "COALESCE(SUM(total_seconds), 0) AS run_seconds FROM runs WHERE finished_at >= ?",
+                [since],
+            ),
+            **self._one(
+                "SELECT COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, "
+                "COALESCE(SUM(completion_tokens), 0) AS completion_tokens FROM proposals WHERE created_at >= ?",
                 [since],
             ),
         }

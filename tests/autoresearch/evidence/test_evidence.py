@@ -35,12 +35,12 @@ def test_energy_is_the_sum_over_all_runs_also_those_that_failed(ran: StudyFolder
     ((joules,),) = query(ran, "SELECT SUM(energy_joules) FROM runs")
     evidence = Evidence(ran)
     assert evidence.joules == pytest.approx(joules) and evidence.energy_sources == ["estimate"]
-    assert evidence.cost == pytest.approx(joules / 3.6e6 * 0.5)
-    assert status(ran).energy_joules == evidence.joules and status(ran).cost == evidence.cost
+    assert evidence.cost.total == pytest.approx(joules / 3.6e6 * 0.5)
+    assert status(ran).energy_joules == evidence.joules and status(ran).cost == evidence.cost.total
 
 
 def test_without_any_energy_written_down_nothing_is_made_up(imported: StudyFolder, tmp_path: Path) -> None:
-    assert (Evidence(imported).joules, Evidence(imported).cost) == (None, None)
+    assert (Evidence(imported).joules, Evidence(imported).cost.total) == (None, None)
     assert "was not recorded" in improved(Evidence(imported))
 
 

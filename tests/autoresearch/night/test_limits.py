@@ -16,6 +16,7 @@ from studies import make_study
 from autoresearch.config import LimitSettings
 from autoresearch.night.limits import StopRule, uptime
 from autoresearch.study.folder import StudyFolder
+from autoresearch.trial import Proposal
 from autoresearch.workers.energy import JOULES_PER_KWH, Energy
 from trainer.protocol import RunResult
 
@@ -129,6 +130,31 @@ def test_cost_is_energy_at_the_studys_price(rule: Callable[..., StopRule], folde
     spend(folder, 0, 2.4)
     assert stop.reason() is None
     spend(folder, 1, 0.1)
+    assert stop.reason() == "the limit of 2.5 CHF is reached"
+
+
+def test_tokens_that_have_a_price_end_the_night_and_those_of_earlier_nights_do_not(
+    tmp_path: Path, clock: Clock
+) -> None:
+    prices: dict[str, Any] = {
+        "proposer__price_per_million_prompt_tokens": 1,
+        "proposer__price_per_million_completion_tokens": 4,
+    }
+    folder = make_study(tmp_path, **prices, energy__price_per_kwh=1, energy__currency="CHF")
+    folder.store.clock = clock
+
+    def answer(read: int | None, written: int | None) -> None:
+        folder.store.open_trial(0, Proposal("", "llm", prompt_tokens=read, completion_tokens=written))
+
+    answer(10**9, 10**9)
+    clock.now += timedelta(hours=1)
+    stop = StopRule(folder, LimitSettings(cost=2.5), None, clock, lambda: clock.seconds)
+    clock.now += timedelta(hours=1)
+    answer(None, None)
+    spend(folder, 0, 0.5)
+    answer(999_999, 250_000)
+    assert stop.reason() is None
+    answer(1, None)
     assert stop.reason() == "the limit of 2.5 CHF is reached"
 
 

@@ -344,6 +344,20 @@ def test_totals_since_a_moment_count_what_ended_after_it(store: Store) -> None:
     assert store.totals("2999")["joules"] == 0
 
 
+def test_totals_count_tokens_from_the_moment_of_the_answer_also_of_one_that_nobody_has_judged(store: Store) -> None:
+    def tokens(since: str | None = None) -> tuple[int, int]:
+        totals = store.totals(since)
+        return totals["prompt_tokens"], totals["completion_tokens"]
+
+    assert tokens() == (0, 0)
+    begin_trial(store)
+    store.open_trial(0, Proposal("a", "llm", prompt_tokens=100, completion_tokens=10))
+    store.open_trial(0, Proposal("b", "llm"))
+    number = store.open_trial(0, Proposal("c", "llm", prompt_tokens=7))
+    proposal = store.proposal(number)
+    assert proposal and tokens() == (107, 10) and tokens(proposal["created_at"]) == (7, 0)
+
+
 def test_only_complete_runs_are_scores(store: Store) -> None:
     begin_trial(store)
     store.queue_runs([(1, 1, "candidate"), (1, 2, "candidate"), (0, 0, "reference")])
