@@ -20,6 +20,10 @@ Purpose = Literal["candidate", "reference", "confirmation"]
 EPOCH = "1970-01-01T00:00:00.000Z"
 # Who proposes that a knob of a keep is put back, to see what it is worth.
 APART = "apart"
+# Who proposes a knob that no trial has touched.
+COVERAGE = "coverage"
+# A person's ideas and the night's own, which nobody asked a proposer for.
+NOT_ASKED_FOR = ("queue", "carried", APART, COVERAGE)
 # What is kept of a proposal and of what was shown for it; the rails take no proposal that is near as long.
 MAX_RAW_BYTES = 2**16
 MAX_PROMPT_BYTES = 2**20

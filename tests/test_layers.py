@@ -33,7 +33,7 @@ INSIDE = {
     "night": [
         ["session", "daemon"],
         ["loop", "display"],
-        ["apart", "asking", "judge", "stopping", "limits", "unit"],
+        ["apart", "asking", "coverage", "judge", "stopping", "limits", "unit"],
         ["seeds"],
         ["__init__"],
     ],

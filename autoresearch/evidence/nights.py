@@ -8,6 +8,7 @@ from typing import Any
 
 from autoresearch import words
 from autoresearch.evidence.evidence import Evidence
+from autoresearch.trial import NOT_ASKED_FOR
 from rails import clean
 
 # In the notes of a proposer that found its language model silent.
@@ -53,7 +54,7 @@ def _instead(evidence: Evidence, proposals: Mapping[int, Mapping[str, Any]], fir
     others = Counter(
         trial.proposer
         for trial in evidence.trials[first:]
-        if trial.proposer != "queue" and not (trial.number in proposals and proposals[trial.number]["model"])
+        if trial.proposer not in NOT_ASKED_FOR and not (trial.number in proposals and proposals[trial.number]["model"])
     )
     named = " and ".join(f"{clean(name, 40)} {words.count(n, 'trial')}" for name, n in others.most_common())
     return f"instead of it proposed {named}" if named else "nothing was proposed instead"

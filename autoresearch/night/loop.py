@@ -7,6 +7,7 @@ from pathlib import Path
 from autoresearch.night import seeds
 from autoresearch.night.apart import put_back
 from autoresearch.night.asking import Asking
+from autoresearch.night.coverage import cover
 from autoresearch.night.judge import Judge
 from autoresearch.night.limits import StopRule
 from autoresearch.night.stopping import stop_above
@@ -15,14 +16,13 @@ from autoresearch.study import history, messages, restore
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
-from autoresearch.trial import APART, History, Run, Trial, from_iso
+from autoresearch.trial import NOT_ASKED_FOR, History, Run, Trial, from_iso
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.launcher import Launcher, Progress
 from autoresearch.workers.machine import Machine
 from rails import gate, recipe_key, render_recipe
 
 MAX_BLOCKED_IN_A_ROW = 25
-NOT_ASKED_FOR = ("queue", "carried", APART)  # a person's ideas and the night's own: blocked, they end no night
 
 
 class StudyLoop:
@@ -133,7 +133,7 @@ class StudyLoop:
         # Also for an answer to an earlier question: what was tried and kept meanwhile counts.
         shown = history.now(self.folder, self.machine, self.judge.reference)
         try:
-            proposal = idea or self.asking.proposal(shown)
+            proposal = idea or cover(shown) or self.asking.proposal(shown)
         except NothingLeft as error:
             self.stop.request(str(error) or f"{self.asking.proposer.name} has nothing more to propose")
             return False

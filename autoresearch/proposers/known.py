@@ -98,15 +98,24 @@ class Known:
 
 
 def start(history: History, space: Space, stands: Recipe, rng: random.Random, name: str) -> Proposal:
-    """A mutation of the incumbent, before enough is known for a model; where the rails let nothing through they say
-    why."""
+    """A mutation of the incumbent, before enough is known for a model: of knobs that no trial has touched, where that
+    is allowed. Where the rails let nothing through they say why."""
     raw, most = "", min(MOVED, history.menu.max_changes, len(space.knobs))
-    for _ in range(DRAWS):
-        candidate = space.near(stands, rng.randint(1, most), rng) or space.draw(rng)
+    fresh = untouched(history.menu, history.trials)
+    for draw in range(DRAWS):
+        knobs, among = rng.randint(1, most), fresh if draw < DRAWS // 2 else ()
+        near = space.near(stands, knobs, rng, among=among) or space.near(stands, knobs, rng)
+        candidate = near or space.draw(rng)
         raw = answer(stands, candidate, "Drawn at random near what stands: too little is known for a model.")
         if passes(raw, history):
             break
     return Proposal(raw=raw, proposer=name)
+
+
+def untouched(menu: Menu, trials: Sequence[Trial]) -> list[str]:
+    """The menu's knobs that no trial has changed, those aside that were blocked."""
+    touched = {knob for trial in trials if trial.state != "blocked" for knob in trial.changes}
+    return [knob for knob in menu.knobs if knob not in touched]
 
 
 def standing(history: History) -> Recipe:

@@ -69,11 +69,14 @@ class Space:
                 break
         return recipe
 
-    def near(self, recipe: Recipe, knobs: int, rng: random.Random, step: float = STEP) -> Recipe | None:
+    def near(
+        self, recipe: Recipe, knobs: int, rng: random.Random, step: float = STEP, among: Sequence[str] = ()
+    ) -> Recipe | None:
         """The recipe with so many knobs moved, half the time by a step or so, else anywhere: one that is allowed and
-        another; None where none is to be found."""
+        another; None where none is to be found. among: the knobs to choose from, which may be fewer; none: all."""
+        names = among or self._names
         for _ in range(DRAWS):
-            moved = self._moved(recipe, knobs, rng, step)
+            moved = self._moved(recipe, rng.sample(names, min(knobs, len(names))), rng, step)
             if moved != recipe and self.allows(moved):
                 return moved
         return None
@@ -108,9 +111,9 @@ class Space:
                 found[:, column] = _whole(knob, points[:, column])
         return found
 
-    def _moved(self, recipe: Recipe, knobs: int, rng: random.Random, step: float) -> Recipe:
+    def _moved(self, recipe: Recipe, names: Sequence[str], rng: random.Random, step: float) -> Recipe:
         moved = dict(recipe)
-        for name in rng.sample(self._names, knobs):
+        for name in names:
             moved[name] = move(self.knobs[name], recipe[name], rng, step)
         return moved
 
