@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ import pytest
 if TYPE_CHECKING:
     import command_line
 
+# A person's own cache is neither read nor written.
+CACHE = tempfile.TemporaryDirectory(prefix="autoresearch-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

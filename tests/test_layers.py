@@ -75,9 +75,9 @@ INSIDE = {
     "proposers": [
         ["__init__"],
         ["llm"],
-        ["bayes", "endpoint", "tpe"],
-        ["background", "classic", "known", "prompt"],
-        ["lineage"],
+        ["bayes", "forms", "tpe"],
+        ["classic", "endpoint", "known", "prompt"],
+        ["background", "completion", "lineage"],
         ["gaussian_process", "proposer", "space"],
     ],
 }

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoresearch.cli.app import Home, Preset, command, fitting_preset
 from autoresearch.errors import UserError
+
+if TYPE_CHECKING:
+    from autoresearch.workers.doctor import Finding
+
+# Within which a language model tells what it can do.
+LOOK_SECONDS = 15.0
 
 
 @command("autoresearch sweep --batch 2,4,8 --seq 256,512 --precision bf16")
@@ -57,8 +63,31 @@ def doctor(home: Home = None) -> None:
     from autoresearch.study import folder
     from autoresearch.workers.doctor import examine
 
-    findings = examine(folder.home(home))
+    findings = [*examine(folder.home(home)), language_model()]
     for finding in findings:
         print(f"{'ok  ' if finding.fine else 'BAD '} {finding.what}: {finding.found}")
     if not all(finding.fine for finding in findings):
         raise UserError("mend what is marked BAD above, then run `autoresearch doctor` again")
+
+
+def language_model() -> Finding:
+    """The model that the environment names, and what its endpoint can do now. A night goes on without an answer."""
+    from autoresearch.config import ProposerSettings
+    from autoresearch.proposers import make_proposer
+    from autoresearch.proposers.completion import NoAnswer
+    from autoresearch.proposers.llm import LlmProposer
+    from autoresearch.workers.doctor import Finding
+
+    what = "language model"
+    try:
+        proposer = make_proposer(ProposerSettings(timeout_seconds=LOOK_SECONDS, max_retries=0))
+    except UserError as error:
+        return Finding(what, str(error), False)
+    if not isinstance(proposer, LlmProposer):
+        unset = "set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL"
+        return Finding(what, f"none configured; {proposer.name} proposes ({unset})")
+    forms = proposer.forms
+    try:
+        return Finding(what, f"{forms.whose}: {forms.look()}")
+    except NoAnswer as error:
+        return Finding(what, f"{forms.whose}: does not answer ({error}); until it does, the optimizer proposes")

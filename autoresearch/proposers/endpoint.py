@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,6 +12,7 @@ import openai
 from autoresearch import untrusted, words
 from autoresearch.errors import UserError
 from autoresearch.proposers.background import in_background
+from autoresearch.proposers.completion import Answer, NoAnswer, is_web_page, read_completion
 from autoresearch.secrecy import Secrets, without_credentials
 from rails import clean
 
@@ -21,25 +20,21 @@ from rails import clean
 MAX_BODY_BYTES = 32 * 2**20
 # Characters of an error that are looked at.
 MAX_SAID = 4096
+TOO_LONG = ("context length", "context_length", "context size", "context window")
 _NOT_OF_THE_BODY_READ = {"content-encoding", "content-length", "transfer-encoding"}
-
-
-class NoAnswer(Exception):
-    """Why there is none, in words, without secrets."""
 
 
 class Refused(NoAnswer):
     """The endpoint does not take the question in this form."""
 
+    @property
+    def is_too_long(self) -> bool:
+        """Told by what common servers say of a question that is beyond the model's context."""
+        return any(phrase in str(self).lower() for phrase in TOO_LONG)
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model said, untrusted; None: not counted. `cut_off`: it had used up its tokens."""
 
-    text: str
-    cut_off: bool
-    prompt_tokens: int | None
-    completion_tokens: int | None
+class Failed(NoAnswer):
+    """The endpoint has a fault of its own: it is down, or could not cope with this form this time."""
 
 
 class ChatEndpoint:
@@ -53,7 +48,7 @@ class ChatEndpoint:
         key = (key or "").strip()
         self.address = without_credentials(base_url)
         self.secrets = Secrets.of(key, base_url)
-        self._seconds = timeout_seconds
+        self.seconds = timeout_seconds
         # A question mark in the base URL would swallow the path of the request.
         url, _, parameters = base_url.strip().partition("#")[0].partition("?")
         self._connect: Callable[[], openai.OpenAI] = lambda: openai.OpenAI(
@@ -71,21 +66,27 @@ class ChatEndpoint:
                 f"the language model's address {self.address!r} cannot be used: {self._say(str(error))}"
             ) from None
 
-    def ask(self, request: dict[str, Any]) -> Answer:
-        """Raises NoAnswer, and nothing else, whatever the endpoint does."""
+    def ask(self, request: dict[str, Any], within_seconds: float | None = None) -> Answer:
+        """Raises NoAnswer, its reason without secrets, and nothing else, whatever the endpoint does.
+
+        within_seconds: where there are fewer than a question usually has."""
         client = self._client
+        seconds = self.seconds if within_seconds is None else min(self.seconds, within_seconds)
         answer = in_background(
-            lambda: _answer(client.chat.completions.with_raw_response.create(**request).http_response.content)
+            lambda: read_completion(client.chat.completions.with_raw_response.create(**request).http_response.content)
         )
         try:
-            return answer.result(self._seconds)
+            return answer.result(seconds)
         except NoAnswer as error:
             raise NoAnswer(self._say(str(error))) from None
         except (TimeoutError, openai.APITimeoutError):
             self.hang_up()
-            raise NoAnswer(f"no whole answer in {words.duration(self._seconds)}") from None
+            raise NoAnswer(f"no whole answer in {words.duration(seconds)}") from None
         except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError) as error:
             raise Refused(self._say(_status(error))) from None
+        except openai.InternalServerError as error:
+            kind = {500: Failed, 501: Refused}.get(error.status_code, NoAnswer)
+            raise kind(self._say(_status(error))) from None
         except openai.APIStatusError as error:
             raise NoAnswer(self._say(_status(error))) from None
         except Exception as error:  # also what a library makes of an answer that nobody foresaw
@@ -130,36 +131,6 @@ class _TooLong(NoAnswer, openai.OpenAIError):
     """Being one of the library's own errors, it is not tried again: the next answer would be as long."""
 
 
-def _answer(body: bytes) -> Answer:
-    """What a chat completion says. Raises NoAnswer where the body is none."""
-    text = body.decode("utf-8-sig", "replace")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        if _is_web_page(text):
-            raise NoAnswer(
-                "it answers with a web page, not with a chat completion: is the address right? It usually ends in /v1"
-            ) from None
-        raise NoAnswer(f"it answers with something else than a chat completion: {text or 'nothing'}") from None
-    match found:
-        case {"choices": [{"message": dict(message), **choice}, *_]}:
-            usage = found.get("usage")
-            usage = usage if isinstance(usage, dict) else {}
-            return Answer(
-                untrusted.text(message.get("content")),
-                choice.get("finish_reason") == "length",
-                untrusted.whole_number(usage.get("prompt_tokens")),
-                untrusted.whole_number(usage.get("completion_tokens")),
-            )
-        case {"error": error} if error:
-            raise NoAnswer(f"it answers with an error: {untrusted.text(error)}")
-    raise NoAnswer(f"there is no message in its answer: {text}")
-
-
-def _is_web_page(text: str) -> bool:
-    return text.lstrip()[:1] == "<"
-
-
 def _status(error: openai.APIStatusError) -> str:
     """An answer with another status than 200, in words."""
     status = error.status_code
@@ -167,4 +138,4 @@ def _status(error: openai.APIStatusError) -> str:
         there = error.response.headers.get("location", "nowhere")
         return f"status {status}, it sends elsewhere, to {without_credentials(there)}: give that address if it is yours"
     said = error.response.text
-    return f"{type(error).__name__}: status {status}: {'a web page' if _is_web_page(said) else error}"
+    return f"{type(error).__name__}: status {status}: {'a web page' if is_web_page(said) else error}"

@@ -10,7 +10,9 @@ from typing import Any
 
 from autoresearch import words
 from autoresearch.config import ProposerSettings
-from autoresearch.proposers.endpoint import Answer, ChatEndpoint, NoAnswer, Refused
+from autoresearch.proposers.completion import Answer, NoAnswer
+from autoresearch.proposers.endpoint import ChatEndpoint, Refused
+from autoresearch.proposers.forms import Forms
 from autoresearch.proposers.prompt import SYSTEM, answer_schema, render
 from autoresearch.proposers.proposer import Proposer
 from autoresearch.trial import History, Proposal, Trial
@@ -22,7 +24,6 @@ NIM_MODEL = "meta/llama-3.1-8b-instruct"
 ANSWER_TOKENS = 400
 MOST_ANSWER_TOKENS = 12_800
 FEWEST_LINEAGE_TOKENS = 200
-TOO_LONG = ("context length", "context_length", "context size", "context window")
 # Proposals made without the endpoint before it is tried again: an outage must not cost every trial its timeouts.
 TRIALS_BETWEEN_ATTEMPTS = 5
 # Answers that were blocked, one after the other, before the model is left alone for a while; each further one doubles
@@ -46,12 +47,12 @@ class LlmProposer:
             settings.timeout_seconds,
             settings.max_retries,
         )
+        self.forms = Forms(self._endpoint, self.model)
         self._temperature = settings.temperature
         self._lineage_tokens = settings.lineage_tokens if settings.lineage else None
         self._fallback = fallback
         self._has_been_asked = False
         self._retry_at = 0
-        self._schema_works = True
         self._tokens, self._most_tokens = ANSWER_TOKENS, MOST_ANSWER_TOKENS
 
     def propose(self, history: History) -> Proposal:
@@ -120,7 +121,7 @@ class LlmProposer:
             try:
                 return prompt, self._ask(prompt, history)
             except Refused as error:
-                if not _is_too_long(error) or not self._lineage_tokens:
+                if not error.is_too_long or not self._lineage_tokens:
                     raise
                 fewer = self._lineage_tokens // 2
                 self._lineage_tokens = fewer if fewer >= FEWEST_LINEAGE_TOKENS else None
@@ -147,23 +148,7 @@ class LlmProposer:
             "max_tokens": tokens,
             "seed": history.number,
         }
-        if not self._schema_works:
-            return self._endpoint.ask(request)
-        schema = {"name": "proposal", "strict": True, "schema": answer_schema(history)}
-        form = {"type": "json_schema", "json_schema": schema}
-        try:
-            return self._endpoint.ask({**request, "response_format": form})
-        except Refused as error:
-            if _is_too_long(error):
-                raise
-            answer = self._endpoint.ask(request)
-            self._schema_works = False  # the endpoint knows no schemas; the rails check the form anyway
-            return answer
-
-
-def _is_too_long(error: Refused) -> bool:
-    """Told by what common servers say of a question that is beyond the model's context."""
-    return any(phrase in str(error).lower() for phrase in TOO_LONG)
+        return self.forms.ask(request, lambda has_bounds: answer_schema(history))
 
 
 def _blocked_at_the_end(trials: Sequence[Trial]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -37,8 +36,6 @@ def examine(home: Path) -> list[Finding]:
         device = Finding("device", _device(machine))
     except UserError as error:
         device = Finding("device", str(error), False)
-    model = os.environ.get("AUTORESEARCH_MODEL")
-    address = os.environ.get("OPENAI_BASE_URL")
     return [
         Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11)),
         _git(),
@@ -47,12 +44,6 @@ def examine(home: Path) -> list[Finding]:
         _torch(),
         *([_compile(machine)] if machine is not None else []),
         Finding("energy", f"source: {_energy(machine)}"),
-        Finding(
-            "language model",
-            f"{model or 'the default model'} at {address or 'the default address'}"
-            if address or os.environ.get("OPENAI_API_KEY")
-            else "none configured; tpe proposes (set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL)",
-        ),
     ]
 
 

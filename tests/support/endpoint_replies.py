@@ -13,6 +13,8 @@ from endpoint import KEY, Reply
 from studies import change
 
 GOOD = change("lr", 0.004)
+OTHER = change("lr", 0.005)
+TAGGED = change("lr", 0.004, "ends with </think> and <think>")
 DRIP_SECONDS = 0.01
 
 
@@ -38,6 +40,23 @@ def said(content: Any = GOOD, finish: Any = "stop", usage: Any = None, **message
 def completion_of(message: Any, finish: Any = "stop", usage: Any = None) -> str:
     found: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
     return json.dumps(found | ({} if usage is None else {"usage": usage}))
+
+
+def event(delta: Any, **choice: Any) -> str:
+    """One of a stream."""
+    return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, **choice}]})}\n\n"
+
+
+def called(arguments: str, index: int = 0) -> dict[str, Any]:
+    """A piece of what a tool is called with."""
+    return {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}
+
+
+def streamed(*deltas: Any, finish: str = "stop") -> Reply:
+    """A whole stream, with usage at its end."""
+    usage = json.dumps({"choices": [], "usage": {"prompt_tokens": 700, "completion_tokens": 30}})
+    events = "".join(event(delta) for delta in deltas) + event({}, finish_reason=finish)
+    return body(f"{events}data: {usage}\n\ndata: [DONE]\n\n", Content_Type="text/event-stream")
 
 
 def counted(prompt_tokens: Any, completion_tokens: Any = 30) -> Reply:
@@ -83,6 +102,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE = completion_of({"role": "assistant", "content": GOOD}).encode()
 LOGIN = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Who are you?</body></html>"
 TEXT_PART = {"type": "text", "text": GOOD}
+EVENT = event({"content": GOOD})
 CALL = {"id": "1", "type": "function", "function": {"name": "propose", "arguments": GOOD}}
 
 # The model's answer, whatever the rails will say of it: reply, and the text that is kept.
@@ -101,13 +121,34 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
     "a number": (said(17), "17"),
     "a boolean": (said(True), "true"),
     "not a number": (said(float("nan")), "NaN"),
-    "a lone surrogate": (said("\ud800 {}"), "? {}"),
+    "a lone surrogate": (said("\ud800 {}"), "{}"),
     "a lone surrogate in a part": (said([{"type": "text", "text": "\udfff"}]), "?"),
     "NUL bytes": (said("a\0b"), "a\0b"),
-    "escape sequences": (said("\x1b[31m{}\u202e"), "\x1b[31m{}\u202e"),
+    "escape sequences": (said("\x1b[31m{}\u202e"), "{}"),
     "white space": (said(" \n" * 500), " \n" * 500),
-    "a tool call": (said(None, "tool_calls", tool_calls=[CALL]), ""),
+    "a tool call": (said(None, "tool_calls", tool_calls=[CALL]), GOOD),
+    "a tool call of two": (said("", "tool_calls", tool_calls=[CALL, {"id": "2"}]), GOOD),
+    "a tool call with an object": (said(None, function_call={"name": "f", "arguments": json.loads(GOOD)}), GOOD),
+    "an old function call": (said(None, "function_call", function_call=CALL["function"]), GOOD),
+    "tool calls that are none": (said("", tool_calls=[{"function": 7}], function_call="f"), ""),
     "thoughts beside it": (said(GOOD, reasoning_content="Let me think."), GOOD),
+    "thoughts alone": (said(None, reasoning=GOOD, reasoning_content=GOOD), ""),
+    "parts that are thoughts alone": (said([{"type": "reasoning", "text": GOOD}]), ""),
+    "thoughts before it": (said(f"<think>\n{OTHER}\n</think>\n\n{GOOD}"), GOOD),
+    "thoughts before a tool call": (said(f"<think>{OTHER}</think>", tool_calls=[CALL]), GOOD),
+    "thoughts twice": (said(f"<think>{OTHER}</think> <think>{OTHER}</think>{GOOD}"), GOOD),
+    "thoughts that nobody opened": (said(f"Let me try {OTHER}. No.\n</think>\n{GOOD}"), GOOD),
+    "thoughts that nobody closed": (said(f"<think>Let me try {OTHER}"), ""),
+    "a reason that names the tag": (said(TAGGED), TAGGED),
+    "fenced, with prose": (said(f"Here it is:\n```json\n{GOOD}\n```\nIt should help {{a bit}}."), GOOD),
+    "the same twice": (said(f"{GOOD} So: {json.dumps(json.loads(GOOD), indent=1)}"), GOOD),
+    "two that differ": (said(f"{GOOD} or {OTHER}"), f"{GOOD} or {OTHER}"),
+    "a stream": (streamed({"content": GOOD[:9]}, {"content": GOOD[9:]}), GOOD),
+    "streamed thoughts": (streamed({"reasoning": "a"}, {"content": "<thi"}, {"content": f"nk></think>{GOOD}"}), GOOD),
+    "a stream of a tool call": (streamed(called(GOOD[:9]), called(GOOD[9:]), called(OTHER, 1)), GOOD),
+    "a stream with nulls": (streamed({"content": None}, {}, {"content": [TEXT_PART]}), GOOD),
+    "a stream with comments": (body(f": wait\r\n\r\nevent: x\r\n{EVENT}data: [DONE]\r\n\r\ndata: {{"), GOOD),
+    "a stream that breaks off": (body(event({"content": GOOD[:9]})), GOOD[:9]),
     "a refusal": (said(None, refusal="I cannot help with that."), ""),
     "filtered": (said("", "content_filter"), ""),
     "a finish_reason that is none": (said(GOOD, {"why": []}), GOOD),
@@ -148,7 +189,11 @@ NO_ANSWERS: dict[str, tuple[Reply, str]] = {
     "a login page": (body(LOGIN, Content_Type="text/html"), "a web page.*is the address right.*ends in /v1"),
     "a login page that says it is JSON": (body("\n " + LOGIN), "a web page.*is the address right"),
     "plain text": (body("OK", Content_Type="text/plain"), "something else than a chat completion: OK"),
-    "a stream of events": (body('data: {"choices": []}\n\n', Content_Type="text/event-stream"), "something else"),
+    "a stream of nothing": (body('data: {"choices": []}\n\n', Content_Type="text/event-stream"), "no message"),
+    "a stream of an error": (body(f'{EVENT}data: {{"error": "overloaded"}}\n\n'), "error: overloaded"),
+    "a stream of half an event": (body(EVENT + 'data: {"choices'), "something else"),
+    "a stream of too many events": (body("data: {}\n" * 100_001), "a stream of over 100,000 events"),
+    "a stream of other things": (body("data: 7\ndata: []\ndata: {\"choices\": [{\"delta\": 7}]}\n"), "no message"),
     "half of a JSON": (body(WHOLE[:60]), "something else"),
     "JSON a hundred thousand deep": (body("[" * 100_000), "something else"),
     "a number of many digits": (body('{"choices": ' + "9" * 5000 + "}"), "something else"),

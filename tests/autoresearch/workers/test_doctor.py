@@ -12,16 +12,10 @@ from autoresearch.workers import nvml
 from autoresearch.workers.doctor import MIN_FREE_BYTES, Finding, examine
 from autoresearch.workers.probe import ask
 
-EVERYTHING = ["Python", "git", "disk", "device", "torch", "torch.compile", "energy", "language model"]
+EVERYTHING = ["Python", "git", "disk", "device", "torch", "torch.compile", "energy"]
 
 
 LIGHT_TORCH = "__version__ = '2.13.0'"
-
-
-@pytest.fixture(autouse=True)
-def no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "AUTORESEARCH_MODEL"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def found(home: Path) -> dict[str, Finding]:
@@ -44,7 +38,6 @@ def test_a_healthy_machine_has_nothing_to_mend(tmp_path: Path, monkeypatch: pyte
     assert findings["git"].found[0].isdecimal() and findings["torch"].found[0].isdecimal()
     assert "megatron-core" in findings["torch"].found and "transformer-engine" in findings["torch"].found
     assert findings["energy"].found in ("source: nvml", "source: rapl", "source: estimate")
-    assert findings["language model"].found.startswith("none configured")
     assert findings["torch.compile"].found.startswith("not tried: on a CPU")
 
 
@@ -96,12 +89,3 @@ def test_a_gpu_is_shown_with_its_compiler_and_its_counter(tmp_path: Path, monkey
         "torch.compile", "does not work, so runs go without: no g++; install g++"
     )
     assert findings["energy"].found == "source: estimate, from energy.gpu_watts: NVML tells nothing of this GPU"
-
-
-def test_a_language_model_that_is_set_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_torch(tmp_path, monkeypatch, LIGHT_TORCH)
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    assert found(tmp_path)["language model"].found == "the default model at the default address"
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
-    monkeypatch.setenv("AUTORESEARCH_MODEL", "small")
-    assert found(tmp_path)["language model"].found == "small at http://localhost:8000/v1"
