@@ -129,9 +129,13 @@ class LlmProposer:
     def _ask(self, prompt: str, history: History) -> Answer:
         """Asks once more, with more tokens, while they are used up before there is anything to read.
 
-        Raises NoAnswer."""
+        Raises NoAnswer; Refused also where the question left the answer too little of the model's context."""
         answer = self._ask_once(prompt, history, self._tokens)
-        while answer.cut_off and self._tokens < self._most_tokens and not _is_readable(answer.text, history):
+        while answer.cut_off and not _is_readable(answer.text, history):
+            if (answer.completion_tokens or self._tokens) < self._tokens:
+                raise Refused(f"the question leaves no room for an answer in the {TOO_LONG[0]}")
+            if self._tokens >= self._most_tokens:
+                break
             try:
                 answer = self._ask_once(prompt, history, 2 * self._tokens)
             except Refused:  # more than the model has room for
