@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoresearch.proposers.prompt import SYSTEM, render
+from autoresearch.proposers.prompt import whole_prompt
 from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.trial import History, Recipe, Run, Trial, TrialState, from_iso, iso
 from autoresearch.workers.machine import look
@@ -141,7 +141,7 @@ class _Search:
             shown = History(
                 number, 0, self.menu, self.incumbent.recipe, [self.trials[0], *latest], {}, Limits(BUDGET), DEVIATION
             )
-            prompt = f"{SYSTEM}\n\n{render(shown)}"
+            prompt = whole_prompt(shown)
         self.proposals.append(
             dict(
                 trial=number, proposer=proposer, prompt=prompt, created_at=started, passed=1, rail=None, reason="",

@@ -13,7 +13,7 @@ from autoresearch.config import ProposerSettings
 from autoresearch.proposers.completion import Answer, NoAnswer
 from autoresearch.proposers.endpoint import ChatEndpoint, Refused
 from autoresearch.proposers.forms import Forms
-from autoresearch.proposers.prompt import SYSTEM, answer_schema, render
+from autoresearch.proposers.prompt import answer_schema, instructions, render
 from autoresearch.proposers.proposer import Proposer
 from autoresearch.trial import History, Proposal, Trial
 from rails import gate
@@ -76,7 +76,7 @@ class LlmProposer:
         return Proposal(
             raw=cut(answer.text),
             proposer=self.name,
-            prompt=cut(f"{SYSTEM}\n\n{prompt}"),
+            prompt=cut(f"{instructions(history)}\n\n{prompt}"),
             model=cut(self.model),
             latency_seconds=time.monotonic() - started,
             prompt_tokens=answer.prompt_tokens,
@@ -133,7 +133,7 @@ class LlmProposer:
         answer = self._ask_once(prompt, history, self._tokens)
         while answer.cut_off and not _is_readable(answer.text, history):
             if (answer.completion_tokens or self._tokens) < self._tokens:
-                raise Refused(f"the question leaves no room for an answer in the {TOO_LONG[0]}")
+                raise Refused("the question leaves no room for an answer in the model's context window")
             if self._tokens >= self._most_tokens:
                 break
             try:
@@ -147,12 +147,12 @@ class LlmProposer:
     def _ask_once(self, prompt: str, history: History, tokens: int) -> Answer:
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}],
+            "messages": [{"role": "system", "content": instructions(history)}, {"role": "user", "content": prompt}],
             "temperature": self._temperature,
             "max_tokens": tokens,
             "seed": history.number,
         }
-        return self.forms.ask(request, lambda has_bounds: answer_schema(history))
+        return self.forms.ask(request, lambda has_bounds: answer_schema(history, grid=not has_bounds))
 
 
 def _blocked_at_the_end(trials: Sequence[Trial]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from studies import GOOD, change, make_study, run_study, write_promoted
 
 from autoresearch.proposers.classic import ScriptedProposer
-from autoresearch.proposers.prompt import SYSTEM, render
+from autoresearch.proposers.prompt import whole_prompt
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import History, Proposal
 from rails import clean
@@ -47,7 +47,7 @@ class Told(ScriptedProposer):
             return Proposal(raw, HOSTILE, prompt=HOSTILE, model=HOSTILE, latency_seconds=1.9, prompt_tokens=4_000)
         if history.number % 2:
             return Proposal(raw, "tpe", latency_seconds=0.01)
-        prompt = f"{SYSTEM}\n\n{render(history)}"
+        prompt = whole_prompt(history)
         return Proposal(raw, "llm", prompt, "meta/llama-3.1-8b-instruct", 1.9, len(prompt) // 4, 51)
 
 
