@@ -53,6 +53,7 @@ class ProposerSettings(Table):
     base_url: str | None = None
     lineage: bool = True  # whether a model is shown what the study has learned
     lineage_tokens: int = Field(3000, ge=200)  # that may be spent on it
+    reflect: bool = False  # whether a model is asked for lessons, which it is then shown with the lineage
     temperature: float = Field(0.7, ge=0, le=2)
     timeout_seconds: float = Field(60.0, gt=0)  # of a question in all, with its retries
     max_retries: int = Field(3, ge=0, le=10)

@@ -123,13 +123,53 @@ def window_of(recipe: Recipe) -> int | None:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What a model claims that moving a knob does, and the trials that it claims it from, in their order. `move` is in
+    the order of numbers or, of words, of the menu's choices."""
+
+    knob: str
+    move: Literal["higher", "lower", "other value"]
+    effect: Literal["helps", "hurts"]
+    trials: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """A model asked for lessons: the question and the answer as they were, and what was taken of it.
+
+    answer: untrusted; None: none came. Token counts are None where nobody counted. note: why there is no answer, or why
+    some of it was left out.
+    """
+
+    prompt: str
+    answer: str | None
+    model: str
+    latency_seconds: float
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    lessons: tuple[Lesson, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        answer = None if self.answer is None else untrusted.beginning(untrusted.text(self.answer), MAX_RAW_BYTES)
+        vars(self).update(
+            prompt=untrusted.beginning(untrusted.text(self.prompt), MAX_PROMPT_BYTES),
+            answer=answer,
+            model=clean(untrusted.text(self.model), 200),
+            note=clean(untrusted.text(self.note)),
+        )
+
+
+@dataclass(frozen=True)
 class History:
     """All that a proposer may know: the menu, the recipe it changes, every earlier trial (also those in flight).
 
     `tried`: recipe_key -> what came of that recipe. `deviation`: of one run, in bits per byte, as known at that moment
     (a trial's mean has it over the root of its n_runs as standard error); None: not known. `scores`: trial -> seed ->
     val_bpb of every run that had ended, also of trials that are not decided and have no val_bpb yet. `parent`: the
-    trial whose recipe is changed. `tick`: the moment, on the study's logical clock; None: outside any study.
+    trial whose recipe is changed. `tick`: the moment, on the study's logical clock; None: outside any study. `lessons`:
+    those that stand, the newest last. `reflected`: the trial with which a model was last asked for lessons; 0: none.
     """
 
     number: int
@@ -143,6 +183,8 @@ class History:
     scores: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     parent: int = 0
     tick: int | None = None
+    lessons: Sequence[Lesson] = ()
+    reflected: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,6 +233,7 @@ class Proposal:
     idea: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    reflection: Reflection | None = None
 
     def __post_init__(self) -> None:
         raw, notes = untrusted.text(self.raw), self.notes if isinstance(self.notes, list) else [self.notes]
@@ -210,6 +253,7 @@ class Proposal:
             idea=untrusted.whole_number(self.idea),
             attempts=[attempt for attempt in self.attempts if isinstance(attempt, Attempt)][:MAX_ATTEMPTS],
             notes=[said for note in notes[:MAX_NOTES] if (said := clean(untrusted.text(note)))],
+            reflection=self.reflection if isinstance(self.reflection, Reflection) else None,
         )
 
 

@@ -41,6 +41,7 @@ INSIDE = {
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [
         ["outcome"],
+        ["lessons"],
         ["longer_runs", "meters", "plan", "status", "trials"],
         ["bars", "console", "signals", "streams"],
         ["__init__"],
@@ -75,8 +76,10 @@ INSIDE = {
     "proposers": [
         ["__init__"],
         ["llm"],
+        ["reflector"],
         ["bayes", "forms", "tpe"],
-        ["classic", "endpoint", "known", "prompt"],
+        ["belief"],
+        ["classic", "endpoint", "known", "lessons", "prompt"],
         ["background", "completion", "lineage"],
         ["gaussian_process", "proposer", "space"],
     ],

@@ -52,12 +52,16 @@ def show(
             "--prompt", help="Only what a language model was shown, or would have been, and each of its answers."
         ),
     ] = False,
+    lessons: Annotated[
+        bool, typer.Option("--lessons", help="Only the lessons that a language model was asked for with it.")
+    ] = False,
     home: Home = None,
 ) -> None:
     """Everything about one trial: change, hypothesis, answer, runs, diff."""
     from autoresearch.evidence import Evidence
     from autoresearch.study.history import prompt_at
     from autoresearch.terminal.console import make_console
+    from autoresearch.terminal.lessons import lessons_text
     from autoresearch.terminal.trials import attempts_text, clean_lines, trial_view
     from rails.patch import unified_diff
 
@@ -69,6 +73,9 @@ def show(
     if prompt:
         told = [prompt_at(study, number), *([attempts_text(attempts)] if attempts else [])]
         print("\n".join(clean_lines("\n\n".join(told))))
+        return
+    if lessons:
+        print(lessons_text(study, number))
         return
     trial = evidence.trials[number]
     diff = unified_diff(evidence.before(trial), trial.recipe) if trial.recipe and trial.parent is not None else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from autoresearch import words
-from autoresearch.trial import History, Recipe, Trial
+from autoresearch.trial import History, Lesson, Recipe, Trial
 from rails import Knob, Value, clean
 
 TOKENS = 3000
@@ -27,16 +27,17 @@ class Detail:
     leaders: int
     values: int  # of each knob
     latest: int  # trials
-    text: int  # characters of a hypothesis or reason
+    lessons: int
+    text: int  # characters of a hypothesis, reason or lesson
 
 
 DETAILS = (
-    Detail(steps=12, leaders=5, values=12, latest=10, text=160),
-    Detail(steps=8, leaders=5, values=8, latest=10, text=100),
-    Detail(steps=5, leaders=3, values=5, latest=8, text=80),
-    Detail(steps=3, leaders=3, values=3, latest=5, text=60),
-    Detail(steps=2, leaders=1, values=2, latest=3, text=40),
-    Detail(steps=1, leaders=1, values=0, latest=1, text=20),
+    Detail(steps=12, leaders=5, values=12, latest=10, lessons=12, text=160),
+    Detail(steps=8, leaders=5, values=8, latest=10, lessons=8, text=100),
+    Detail(steps=5, leaders=3, values=5, latest=8, lessons=6, text=80),
+    Detail(steps=3, leaders=3, values=3, latest=5, lessons=4, text=60),
+    Detail(steps=2, leaders=1, values=2, latest=3, lessons=2, text=40),
+    Detail(steps=1, leaders=1, values=0, latest=1, lessons=1, text=20),
 )
 
 
@@ -71,6 +72,7 @@ class _Lineage:
             ("Helped where they were tried, made again on a later recipe", self._carried),
             ("The latest trials (val_bpb, gain over the recipe that was changed)", self._latest),
             ("Forecasts", self._forecasts),
+            ("Lessons, each from the trials named (checked against later ones)", self._lessons),
         )
         blocks = [f"{title}:\n" + "\n".join(lines) for title, part in parts if (lines := part())]
         return "\n".join(blocks)
@@ -172,6 +174,12 @@ class _Lineage:
             f"{too_hopeful} of them too hopeful"
         ]
 
+    def _lessons(self) -> list[str]:
+        return [
+            f"- {lesson_claim(lesson)}: {clean(lesson.text, self.detail.text)}"
+            for lesson in self.history.lessons[-self.detail.lessons :]
+        ]
+
     # --- words ---
 
     def _outcome(self, trial: Trial) -> str:
@@ -213,19 +221,31 @@ def _gain(trial: Trial) -> str:
     return f"gain {words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)}"
 
 
+def lesson_claim(lesson: Lesson) -> str:
+    """ "lr, higher: helps (trials 3, 7)"."""
+    trials = f"{words.plural(len(lesson.trials), 'trial')} {words.numbers(lesson.trials)}"
+    return f"{clean(lesson.knob, 40)}, {lesson.move}: {lesson.effect} ({trials})"
+
+
+def mean_gain(trials: Sequence[Trial]) -> tuple[float, float | None]:
+    """The mean gain of trials that were compared, one at least, and half of its 95 % interval as if they were
+    independent; None: one of them has no interval."""
+    halves = [
+        (trial.improvement_high - trial.improvement_low) / 2
+        for trial in trials
+        if trial.improvement_low is not None and trial.improvement_high is not None
+    ]
+    half = sum(half**2 for half in halves) ** 0.5 / len(trials) if len(halves) == len(trials) else None
+    return fmean(trial.improvement or 0.0 for trial in trials), half
+
+
 def _effect(trials: Sequence[Trial]) -> str:
     """The mean gain of trials that changed one knob, with its interval as if they were independent; and how many
     changed others too, or have none."""
     alone = [trial for trial in trials if trial.improvement is not None and len(trial.changes) == 1]
     parts = []
     if alone:
-        mean = fmean(trial.improvement or 0.0 for trial in alone)
-        halves = [
-            (trial.improvement_high - trial.improvement_low) / 2
-            for trial in alone
-            if trial.improvement_low is not None and trial.improvement_high is not None
-        ]
-        half = sum(half**2 for half in halves) ** 0.5 / len(alone) if len(halves) == len(alone) else None
+        mean, half = mean_gain(alone)
         parts.append(words.gain(mean, *((mean - half, mean + half) if half is not None else ())) + f" n={len(alone)}")
     joint = [trial for trial in trials if trial.improvement is not None and len(trial.changes) > 1]
     if joint:

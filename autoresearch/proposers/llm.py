@@ -15,6 +15,7 @@ from autoresearch.proposers.endpoint import ChatEndpoint, Refused
 from autoresearch.proposers.forms import Forms
 from autoresearch.proposers.prompt import answer_schema, instructions, render
 from autoresearch.proposers.proposer import Proposer
+from autoresearch.proposers.reflector import Reflector, is_due
 from autoresearch.trial import History, Proposal, Trial
 from rails import gate
 
@@ -50,12 +51,21 @@ class LlmProposer:
         self.forms = Forms(self._endpoint, self.model)
         self._temperature = settings.temperature
         self._lineage_tokens = settings.lineage_tokens if settings.lineage else None
+        self._reflector = Reflector(self._endpoint, self.model, self._temperature) if settings.reflect else None
         self._fallback = fallback
         self._has_been_asked = False
         self._retry_at = 0
         self._tokens, self._most_tokens = ANSWER_TOKENS, MOST_ANSWER_TOKENS
 
     def propose(self, history: History) -> Proposal:
+        proposal = self._propose(history)
+        # After the proposal, so that only a model that answers is asked for more.
+        if self._reflector and self._lineage_tokens and proposal.proposer == self.name and is_due(history):
+            reflection = self._reflector.reflect(history, self._lineage_tokens, self._tokens)
+            return replace(proposal, reflection=reflection, notes=[*proposal.notes, reflection.note])
+        return proposal
+
+    def _propose(self, history: History) -> Proposal:
         if history.number < self._retry_at:
             return self._fallback.propose(history)
         # A night begins with a question, whatever the last one ended with: a person may have mended it.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from autoresearch import words
 from autoresearch.decide import Runs, pool_noise
 from autoresearch.errors import UserError
+from autoresearch.proposers.lessons import standing
 from autoresearch.proposers.prompt import whole_prompt
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.terms import limits_of
@@ -83,6 +84,8 @@ def _history(
         scores=scores,
         parent=parent,
         tick=tick,
+        lessons=standing(folder.store.lessons(len(trials)), trials, folder.menu),
+        reflected=folder.store.reflected(len(trials)),
     )
 
 

@@ -267,3 +267,28 @@ def m014_attempts(db: Database) -> None:
     db.execute("ALTER TABLE proposals ADD COLUMN asked_tick INTEGER")
     # the trial whose recipe stood then; NULL: the trial's parent
     db.execute("ALTER TABLE proposals ADD COLUMN asked_on INTEGER REFERENCES trials(number)")
+
+
+@migrations()
+def m015_lessons(db: Database) -> None:
+    db.execute("""
+        CREATE TABLE reflections (
+            trial INTEGER PRIMARY KEY REFERENCES trials(number),  -- with whose proposal a model was asked for lessons
+            prompt TEXT NOT NULL,            -- what was shown
+            answer TEXT,                     -- verbatim and untrusted; NULL: none came
+            model TEXT NOT NULL,
+            latency_seconds REAL NOT NULL,
+            prompt_tokens INTEGER,           -- NULL: not counted
+            completion_tokens INTEGER,       -- NULL: not counted
+            note TEXT NOT NULL               -- why there is no answer or why some of it was left out; '' if neither
+        )""")
+    db.execute("""
+        CREATE TABLE lessons (
+            id INTEGER PRIMARY KEY,
+            trial INTEGER NOT NULL REFERENCES reflections(trial),
+            knob TEXT NOT NULL,
+            move TEXT NOT NULL CHECK (move IN ('higher', 'lower', 'other value')),
+            effect TEXT NOT NULL CHECK (effect IN ('helps', 'hurts')),
+            trials TEXT NOT NULL,            -- JSON: the numbers of those that it is from; later ones tell if it stands
+            text TEXT NOT NULL
+        )""")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from autoresearch.decide import Comparison, Noise, Runs
+from autoresearch.study.store.reflections import Reflections
 from autoresearch.study.store.rows import answered
 from autoresearch.study.store.study_row import StudyRow
 from autoresearch.study.store.terms import limits_text
@@ -39,7 +40,7 @@ def sums_of_runs(condition: str = "1") -> dict[str, str]:
     }
 
 
-class Trajectory(StudyRow):
+class Trajectory(StudyRow, Reflections):
     """What the study loop writes and everybody reads."""
 
     # --- proposals and trials ---
@@ -91,6 +92,8 @@ class Trajectory(StudyRow):
                 )  # fmt: skip
                 for n, attempt in enumerate(proposal.attempts, 1):
                     self._insert("attempts", proposal=proposed, n=n, **asdict(attempt))
+            if proposal.reflection:
+                self._add_reflection(number, proposal.reflection)
             for note in proposal.notes:
                 self._event("proposer", note, number)
         return int(number)
@@ -323,7 +326,10 @@ class Trajectory(StudyRow):
             ),
             **self._one(
                 "SELECT COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, "
-                "COALESCE(SUM(completion_tokens), 0) AS completion_tokens FROM proposals WHERE created_at >= ?",
+                "COALESCE(SUM(completion_tokens), 0) AS completion_tokens FROM ("
+                "SELECT prompt_tokens, completion_tokens, created_at FROM proposals UNION ALL "
+                "SELECT prompt_tokens, completion_tokens, started_at FROM reflections JOIN trials ON number = trial"
+                ") WHERE created_at >= ?",
                 [since],
             ),
         }
