@@ -27,12 +27,14 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said, untrusted; None: not counted. `cut_off`: it had used up its tokens."""
+    """What the model said, untrusted; None: not counted. `cut_off`: it had used up its tokens. `said`: the whole, where
+    the text is a part of it."""
 
     text: str
     cut_off: bool
     prompt_tokens: int | None
     completion_tokens: int | None
+    said: str = ""
 
 
 def read_completion(body: bytes) -> Answer:

@@ -94,7 +94,7 @@ class Forms:
         return clean(f"{model} at {address}")
 
     def ask(self, request: dict[str, Any], schema: Callable[[bool], dict[str, Any]]) -> Answer:
-        """The answer, of its text the one JSON object that is in it.
+        """The answer, its text the one JSON object that is in what was said.
 
         schema: the schema of an answer, given whether bounds of numbers are enforced. Raises NoAnswer."""
         form = self._known()
@@ -112,7 +112,7 @@ class Forms:
             self._unreadable = 0
         elif not answer.cut_off:
             self._unreadable += 1
-        return replace(answer, text=text)
+        return replace(answer, text=text, said=answer.text)
 
     def look(self) -> Form:
         """Finds out what the endpoint can do now, and remembers it. Raises NoAnswer."""

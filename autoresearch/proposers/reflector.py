@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from autoresearch import words
-from autoresearch.proposers.endpoint import Answer, ChatEndpoint, NoAnswer, Refused
+from autoresearch.proposers.completion import Answer, NoAnswer
+from autoresearch.proposers.endpoint import ChatEndpoint
+from autoresearch.proposers.forms import Forms
 from autoresearch.proposers.lessons import denial, later
 from autoresearch.proposers.lineage import lesson_claim, lineage
 from autoresearch.proposers.prompt import REASON_PATTERN
@@ -48,10 +50,9 @@ def is_due(history: History) -> bool:
 class Reflector:
     """One question, of facts alone: what models said of trials before is not in it."""
 
-    def __init__(self, endpoint: ChatEndpoint, model: str, temperature: float) -> None:
+    def __init__(self, endpoint: ChatEndpoint, forms: Forms, model: str, temperature: float) -> None:
         self.model = model
-        self._endpoint, self._temperature = endpoint, temperature
-        self._schema_works = True
+        self._endpoint, self._forms, self._temperature = endpoint, forms, temperature
 
     def reflect(self, history: History, lineage_tokens: int, tokens: int) -> Reflection:
         """Asks, whatever comes of it. `tokens`: what a proposal of this model takes, thoughts included."""
@@ -84,16 +85,7 @@ class Reflector:
             "max_tokens": tokens,
             "seed": history.number,
         }
-        if self._schema_works:
-            schema = {"name": "lessons", "strict": True, "schema": answer_schema(history)}
-            form = {"type": "json_schema", "json_schema": schema}
-            try:
-                return self._endpoint.ask({**request, "response_format": form})
-            except Refused:
-                answer = self._endpoint.ask(request)
-                self._schema_works = False  # the endpoint knows no schemas; what it says is checked anyway
-                return answer
-        return self._endpoint.ask(request)
+        return self._forms.ask(request, lambda _: answer_schema(history))
 
 
 # --- the question ---
