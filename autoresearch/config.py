@@ -47,10 +47,11 @@ class DecisionRule(Table):
 
 
 class ProposerSettings(Table):
-    name: Literal["auto", "llm", "gp", "tpe", "random"] = "auto"
+    name: Literal["auto", "hybrid", "llm", "gp", "tpe", "random"] = "auto"
     max_changes: int | None = Field(None, ge=1)  # knobs of one proposal; None: the menu's
     model: str | None = None
     base_url: str | None = None
+    model_share: float = Field(0.3, ge=0, le=1)  # of a hybrid's trials, at most, those of the model
     lineage: bool = True  # whether a model is shown what the study has learned
     lineage_tokens: int = Field(3000, ge=200)  # that may be spent on it
     reflect: bool = False  # whether a model is asked for lessons, which it is then shown with the lineage

@@ -33,7 +33,7 @@ INSIDE = {
     "night": [
         ["session", "daemon"],
         ["loop", "display"],
-        ["apart", "asking", "coverage", "judge", "stopping", "limits", "unit"],
+        ["ahead", "apart", "asking", "coverage", "judge", "stopping", "limits", "unit"],
         ["seeds"],
         ["__init__"],
     ],
@@ -49,8 +49,8 @@ INSIDE = {
     "evidence": [
         ["status"],
         ["sentences"],
-        ["meters", "longer_runs", "knobs", "proposers", "work", "nights", "compute"],
-        ["apart", "context", "exploration"],
+        ["meters", "longer_runs", "knobs", "work", "nights", "compute"],
+        ["apart", "context", "exploration", "proposers"],
         ["__init__"],
         ["evidence"],
     ],
@@ -75,13 +75,14 @@ INSIDE = {
     ],
     "proposers": [
         ["__init__"],
+        ["hybrid"],
         ["llm"],
-        ["reflector"],
+        ["reflector", "talk"],
         ["bayes", "forms", "tpe"],
         ["belief"],
         ["classic", "endpoint", "known", "lessons", "prompt"],
         ["background", "completion", "lineage"],
-        ["gaussian_process", "proposer", "space"],
+        ["gaussian_process", "proposer", "share", "space"],
     ],
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.

@@ -14,6 +14,7 @@ from autoresearch import words
 from autoresearch.evidence.context import longer_contexts
 from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.evidence.exploration import Asked, Change, Memory, SearchVerdict, judge
+from autoresearch.evidence.proposers import ProposerRecord, proposer_records
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -104,6 +105,7 @@ class Meters:
     forecasts_right: int  # of them those that went the way that was expected
     forecast_error: float | None  # mean absolute difference between expected and measured change
     forecast_rank_correlation: float | None  # of expected and measured; None below five of them
+    proposers: list[ProposerRecord]
     verdict: SearchVerdict
     why: str
 
@@ -179,6 +181,7 @@ def measure(evidence: Evidence) -> Meters:
         judged_both_ways=[recipe for recipe in again if recipe.kept and recipe.discarded],
         longer_contexts=[*longer_contexts(evidence)],
         **_forecasts(trials),
+        proposers=proposer_records(evidence),
         verdict=verdict,
         why=why,
     )

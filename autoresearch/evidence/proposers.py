@@ -9,6 +9,7 @@ from statistics import median
 
 from autoresearch.cost import cost
 from autoresearch.evidence.evidence import Evidence, combined
+from autoresearch.proposers.share import MODEL, OPTIMIZER, share
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
 
@@ -29,6 +30,7 @@ class ProposerRecord:
     gain_half_interval: float | None
     gain_per_trial: float | None
     gain_per_kwh: float | None
+    gain_per_second: float | None  # of waiting for its answers; of models alone, others answer at once
     latency_seconds: float | None  # the median
     tokens: int | None  # read and written
     token_cost: float | None  # in the currency of [energy]; None: they have no price
@@ -49,6 +51,7 @@ def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
         trained = sum(trial.state not in ("proposed", "blocked") for trial in trials)
         kwh = sum(trial.energy_joules or 0.0 for trial in trials) / JOULES_PER_KWH
         read, written = (sum(row[of] or 0 for row in asked) for of in ("prompt_tokens", "completion_tokens"))
+        seconds = sum(row["latency_seconds"] for row in asked)
         gain, half = _gain(evidence, [steps[trial.number] for trial in trials if trial.number in steps])
         records.append(
             ProposerRecord(
@@ -63,12 +66,29 @@ def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
                 gain_half_interval=half,
                 gain_per_trial=gain / trained if trained else None,
                 gain_per_kwh=gain / kwh if kwh else None,
+                gain_per_second=gain / seconds if model and seconds else None,
                 latency_seconds=median(row["latency_seconds"] for row in asked) if asked else None,
                 tokens=read + written or None,
                 token_cost=cost(evidence.folder.settings, None, read, written).tokens,
             )
         )
     return records
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How often a hybrid asks its model by now, and how often it would at most."""
+
+    share: float
+    most: float
+
+
+def turns(evidence: Evidence) -> Turns | None:
+    """None where no model was asked beside an optimizer."""
+    settings, proposers = evidence.folder.settings.proposer, {trial.proposer for trial in evidence.trials}
+    if settings.name not in ("auto", "hybrid") or not {MODEL, OPTIMIZER} <= proposers:
+        return None
+    return Turns(share(evidence.trials, settings.model_share), settings.model_share)
 
 
 def _steps(evidence: Evidence) -> dict[int, Counter[int]]:

@@ -10,6 +10,7 @@ from autoresearch.evidence.compute import bought
 from autoresearch.evidence.evidence import Evidence, Gain, Standing
 from autoresearch.evidence.longer_runs import LongerRuns
 from autoresearch.evidence.meters import Meters, Repeated
+from autoresearch.evidence.proposers import turns
 from autoresearch.trial import Trial
 
 MOST_NAMED = 4
@@ -212,6 +213,11 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
             f"{len(dearer)} of {words.count(kept, 'kept change')} spent more than the recipe that "
             f"{words.plural(len(dearer), 'it', 'they')} changed, up to {words.times(max(dearer.values()))} its FLOPs "
             f"({words.plural(len(dearer), 'trial')} {words.numbers(dearer)}): a part of such a gain is bought."
+        )
+    if (asked := turns(evidence)) and asked.share < asked.most:
+        found.append(
+            "The language model's ideas have earned less than the optimizer's: by now it is asked on "
+            f"{words.percent(asked.share)} of the trials, not on {words.percent(asked.most)}."
         )
     if "estimate" in evidence.energy_sources:
         found.append("Energy is estimated, from time at work and the wattage in study.toml, not measured.")

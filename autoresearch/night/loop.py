@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoresearch.night import seeds
+from autoresearch.night.ahead import Ahead
 from autoresearch.night.apart import put_back
 from autoresearch.night.asking import Asking
 from autoresearch.night.coverage import cover
@@ -41,7 +42,8 @@ class StudyLoop:
         self.folder, self.store, self.workspace = folder, folder.store, folder.workspace
         self.settings, self.rule = folder.settings, folder.settings.decision
         self.crew: Crew[Run] = Crew(launcher)
-        self.asking, self.machine, self.data_dir = Asking(proposer), machine, data_dir
+        self.asking, self.ahead = Asking(proposer), Ahead()
+        self.machine, self.data_dir = machine, data_dir
         self.stop = stop
         self.observer = observer or Observer()
         self.judge = Judge(folder, self.crew.capacity, self.observer)
@@ -59,10 +61,13 @@ class StudyLoop:
             match self.crew.next_event(self.asking.look_seconds):
                 case Progress() as event:
                     self.observer.progress(event)
+                    self._ask_ahead(event)
                 case Lost(run, message):
+                    self.ahead.ended(run.id)
                     self._take_back(run, message)
                     self.judge.judge()
                 case Ended() as ended:
+                    self.ahead.ended(ended.run.id)
                     self._absorb(ended)
                     self.judge.judge()
 
@@ -133,17 +138,29 @@ class StudyLoop:
         # Also for an answer to an earlier question: what was tried and kept meanwhile counts.
         shown = history.now(self.folder, self.machine, self.judge.reference)
         try:
-            proposal = idea or cover(shown) or self.asking.proposal(shown)
+            idea = idea or cover(shown)
+            found = (idea, shown) if idea else self.asking.proposal(shown)
         except NothingLeft as error:
             self.stop.request(str(error) or f"{self.asking.proposer.name} has nothing more to propose")
             return False
-        if proposal is None:
+        if found is None:
             return False
-        number = self.store.open_trial(self.judge.reference, proposal, shown)
+        proposal, shown_then = found
+        if shown_then is not shown:
+            self.ahead.answered(proposal.latency_seconds)
+        number = self.store.open_trial(self.judge.reference, proposal, shown_then)
         for note in proposal.notes:
             self.observer.note(note)
         self._admit(number, proposal.raw, shown)
         return True
+
+    def _ask_ahead(self, event: Progress) -> None:
+        """While a model thinks, workers do not idle."""
+        self.ahead.progress(event)
+        if self.ahead.is_time() and not self.stop.paused() and not self.stop.reason():
+            stands = self.judge.reference
+            number = len(self.store.trials_now())
+            self.asking.ahead(number, lambda: history.now(self.folder, self.machine, stands))
 
     def _admit(self, number: int, raw: str, shown: History) -> None:
         base = self.judge.reference_commit

@@ -11,14 +11,14 @@ __all__ = ["NothingLeft", "Proposer", "make_proposer"]
 
 
 def make_proposer(settings: ProposerSettings) -> Proposer:
-    """The proposer that study.toml names; `auto` is a language model where one is configured, else gp."""
+    """The proposer that study.toml names; `auto` is the hybrid where a language model is configured, else gp."""
     from autoresearch.proposers.bayes import BayesProposer
     from autoresearch.proposers.classic import RandomProposer
 
     name = settings.name
     if name == "auto":
         configured = settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
-        name = "llm" if configured else "gp"
+        name = "hybrid" if configured else "gp"
     if name == "random":
         return RandomProposer()
     if name == "tpe":
@@ -29,4 +29,10 @@ def make_proposer(settings: ProposerSettings) -> Proposer:
         return BayesProposer()
     from autoresearch.proposers.llm import LlmProposer
 
-    return LlmProposer(settings, fallback=BayesProposer())
+    optimizer = BayesProposer()
+    model = LlmProposer(settings, fallback=optimizer)
+    if name == "llm":
+        return model
+    from autoresearch.proposers.hybrid import HybridProposer
+
+    return HybridProposer(optimizer, model, settings.model_share)

@@ -8,6 +8,7 @@ import numpy as np
 
 from autoresearch.proposers.belief import Belief
 from autoresearch.proposers.known import Known, Places, standing, start
+from autoresearch.proposers.share import OPTIMIZER
 from autoresearch.proposers.space import Space
 from autoresearch.trial import History, Proposal
 
@@ -20,7 +21,7 @@ class BayesProposer:
     The model is made anew of the trajectory each time, so any process at any time proposes the same.
     """
 
-    name = "gp"
+    name = OPTIMIZER
 
     def __init__(self) -> None:
         self._places = Places()

@@ -29,6 +29,15 @@ class Suggestion:
     deviation: float
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Of a recipe: val_bpb, its deviation, and what running it is worth (expected improvement); in bits per byte."""
+
+    mean: float
+    deviation: float
+    gain: float
+
+
 class Belief:
     """A Gaussian process over whole recipes, taught by every run of every trial. Runs in flight count as what the model
     expects of them; near what failed less is expected."""
@@ -64,13 +73,12 @@ class Belief:
             if passes(raw, self._history):
                 yield Suggestion(raw, recipe, float(mean[which]), float(deviation[which]))
 
-    def of(self, changes: Mapping[str, Value]) -> tuple[float, float, float]:
-        """Of the recipe that stands with these changes: expected val_bpb, its deviation, and what running it is worth
-        (expected improvement, in bits per byte). The changes have passed the rails."""
+    def of(self, changes: Mapping[str, Value]) -> Expected:
+        """Of the recipe that stands with these changes, which have passed the rails."""
         points = np.array([self._space.point({**self._stands, **changes})])
         mean, deviation = self._model.predict(points)
         gain = expected_improvement(mean, deviation, self.best) * self._survives(points)
-        return float(mean[0]), float(deviation[0]), float(gain[0])
+        return Expected(float(mean[0]), float(deviation[0]), float(gain[0]))
 
     def of_what_stands(self) -> tuple[float, float]:
         """Expected val_bpb of the recipe that is changed, and its deviation."""

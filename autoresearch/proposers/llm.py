@@ -13,11 +13,12 @@ from autoresearch.config import ProposerSettings
 from autoresearch.proposers.completion import Answer, NoAnswer
 from autoresearch.proposers.endpoint import ChatEndpoint, Refused
 from autoresearch.proposers.forms import Forms
-from autoresearch.proposers.prompt import answer_schema, instructions, render
+from autoresearch.proposers.prompt import answer_schema
 from autoresearch.proposers.proposer import Proposer
 from autoresearch.proposers.reflector import Reflector, is_due
+from autoresearch.proposers.share import MODEL
+from autoresearch.proposers.talk import Adviser, Talk
 from autoresearch.trial import History, Proposal, Trial
-from rails import gate
 
 NIM_URL = "https://integrate.api.nvidia.com/v1"
 NIM_MODEL = "meta/llama-3.1-8b-instruct"
@@ -37,8 +38,7 @@ class LlmProposer:
     """One question per trial. The base URL, model and key come from study.toml or the environment
     (OPENAI_BASE_URL, AUTORESEARCH_MODEL, OPENAI_API_KEY); the default is NIM's Llama 3.1 8B."""
 
-    name = "llm"
-    is_slow = True
+    name = MODEL
 
     def __init__(self, settings: ProposerSettings, fallback: Proposer) -> None:
         self.model = settings.model or os.environ.get("AUTORESEARCH_MODEL") or NIM_MODEL
@@ -51,47 +51,45 @@ class LlmProposer:
         self.forms = Forms(self._endpoint, self.model)
         self._temperature = settings.temperature
         self._lineage_tokens = settings.lineage_tokens if settings.lineage else None
-        self._reflector = Reflector(self._endpoint, self.model, self._temperature) if settings.reflect else None
+        self._reflector = (
+            Reflector(self._endpoint, self.forms, self.model, self._temperature) if settings.reflect else None
+        )
         self._fallback = fallback
         self._has_been_asked = False
         self._retry_at = 0
         self._tokens, self._most_tokens = ANSWER_TOKENS, MOST_ANSWER_TOKENS
 
-    def propose(self, history: History) -> Proposal:
-        proposal = self._propose(history)
+    def propose(self, history: History, adviser: Adviser | None = None) -> Proposal:
+        """adviser: what an optimizer lends to the question, if one is asked beside."""
+        proposal = self._propose(history, adviser)
         # After the proposal, so that only a model that answers is asked for more.
         if self._reflector and self._lineage_tokens and proposal.proposer == self.name and is_due(history):
             reflection = self._reflector.reflect(history, self._lineage_tokens, self._tokens)
             return replace(proposal, reflection=reflection, notes=[*proposal.notes, reflection.note])
         return proposal
 
-    def _propose(self, history: History) -> Proposal:
+    def _propose(self, history: History, adviser: Adviser | None) -> Proposal:
         if history.number < self._retry_at:
             return self._fallback.propose(history)
         # A night begins with a question, whatever the last one ended with: a person may have mended it.
         if self._has_been_asked and history.number < (until := self._useless_until(history.trials)):
             return self._instead(history, until)
         self._has_been_asked = True
-        started = time.monotonic()
+        talk = Talk(history, adviser, self._endpoint.secrets.cut)
         try:
-            prompt, answer = self._ask_in_fewer_words(history)
+            while talk.goes_on:
+                self._ask_in_fewer_words(talk)
         except NoAnswer as error:
             self._retry_at = history.number + TRIALS_BETWEEN_ATTEMPTS
             note = (
                 f"{self._endpoint.address} does not answer ({error}); "
                 f"{self._fallback.name} proposes until trial {self._retry_at}"
             )
-            return replace(self._fallback.propose(history), notes=[note])
-        cut = self._endpoint.secrets.cut
-        return Proposal(
-            raw=cut(answer.text),
-            proposer=self.name,
-            prompt=cut(f"{instructions(history)}\n\n{prompt}"),
-            model=cut(self.model),
-            latency_seconds=time.monotonic() - started,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-        )
+            return talk.told(replace(self._fallback.propose(history), notes=[note]))
+        return talk.proposal(self.name, self.model)
+
+    def takes_long(self, history: History) -> bool:
+        return True
 
     def hang_up(self) -> None:
         """Ends the question that is being asked, if any."""
@@ -121,55 +119,56 @@ class LlmProposer:
 
     # --- a question ---
 
-    def _ask_in_fewer_words(self, history: History) -> tuple[str, Answer]:
-        """The question and its answer. Where the model has no room for the question what was learned is told in half of
-        the words, from then on too.
+    def _ask_in_fewer_words(self, talk: Talk) -> None:
+        """The next question of a talk, and its answer. Where the model has no room for it, what was learned is told in
+        half of the words, from then on too.
 
         Raises NoAnswer."""
         while True:
-            prompt = render(history, self._lineage_tokens)
+            started = time.monotonic()
             try:
-                return prompt, self._ask(prompt, history)
+                answer = self._ask(talk)
             except Refused as error:
                 if not error.is_too_long or not self._lineage_tokens:
                     raise
                 fewer = self._lineage_tokens // 2
                 self._lineage_tokens = fewer if fewer >= FEWEST_LINEAGE_TOKENS else None
+            else:
+                return talk.heard(answer, time.monotonic() - started)
 
-    def _ask(self, prompt: str, history: History) -> Answer:
+    def _ask(self, talk: Talk) -> Answer:
         """Asks once more, with more tokens, while they are used up before there is anything to read.
 
         Raises NoAnswer; Refused also where the question left the answer too little of the model's context."""
-        answer = self._ask_once(prompt, history, self._tokens)
-        while answer.cut_off and not _is_readable(answer.text, history):
+        answer = self._ask_once(talk, self._tokens)
+        while answer.cut_off and not talk.is_readable(answer.text):
             if (answer.completion_tokens or self._tokens) < self._tokens:
                 raise Refused("the question leaves no room for an answer in the model's context window")
             if self._tokens >= self._most_tokens:
                 break
             try:
-                answer = self._ask_once(prompt, history, 2 * self._tokens)
+                answer = self._ask_once(talk, 2 * self._tokens)
             except Refused:  # more than the model has room for
                 self._most_tokens = self._tokens
                 break
             self._tokens *= 2
         return answer
 
-    def _ask_once(self, prompt: str, history: History, tokens: int) -> Answer:
+    def _ask_once(self, talk: Talk, tokens: int) -> Answer:
+        history = talk.history
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "system", "content": instructions(history)}, {"role": "user", "content": prompt}],
+            "messages": talk.messages(self._lineage_tokens),
             "temperature": self._temperature,
             "max_tokens": tokens,
             "seed": history.number,
         }
-        return self.forms.ask(request, lambda has_bounds: answer_schema(history, grid=not has_bounds))
+        return self.forms.ask(
+            request, lambda has_bounds: answer_schema(history, grid=not has_bounds, candidates=talk.candidates)
+        )
 
 
 def _blocked_at_the_end(trials: Sequence[Trial]) -> int:
     """How many of the last trials were blocked, one after the other."""
     passed = [n for n, trial in enumerate(trials, 1) if trial.state != "blocked"]
     return len(trials) - max(passed, default=0)
-
-
-def _is_readable(raw: str, history: History) -> bool:
-    return gate(raw, history.recipe, history.menu, history.tried, history.limits).rail != "schema"

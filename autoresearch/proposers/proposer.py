@@ -14,8 +14,8 @@ class NothingLeft(Exception):
 class Proposer(Protocol):
     """`propose` may be slow; what it returns is data, never trusted. Raises NothingLeft to end the night.
 
-    One that says so (`is_slow = True`) is asked in a thread of its own, while runs go on; its `hang_up()`, where it has
-    one, is called from another thread when nobody waits for the answer any more.
+    One whose `takes_long(history)` says so is asked in a thread of its own, while runs go on, and ahead of need; its
+    `hang_up()` is called from another thread when nobody waits for the answer any more. Others have neither.
     """
 
     name: str

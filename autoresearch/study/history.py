@@ -46,7 +46,7 @@ def at(folder: StudyFolder, number: int) -> History:
     if trial is None or trial.parent is None:
         raise UserError(f"study {folder.name} has no proposed trial {number}: they are 1 to {len(store.trials()) - 1}")
     tick = (proposal and proposal["asked_tick"]) or store.opened_tick(number)
-    asked_on = proposal and proposal["asked_on"]
+    asked_on: int | None = proposal["asked_on"] if proposal else None
     measurements = [Measurement(*measured) for measured in store.measurements(tick)]
     limits_then, deviation = (proposal["limits"], proposal["deviation"]) if proposal else (None, None)
     limits = limits_of(limits_then, measurements) if limits_then else _limits_of_settings(folder, measurements)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from autoresearch import words
 from autoresearch.evidence.meters import Meters, PairCount
+from autoresearch.evidence.proposers import ProposerRecord
 from autoresearch.evidence.sentences import verdicts
 from rails import clean
 
@@ -82,10 +83,24 @@ def meter_lines(m: Meters) -> Iterator[MeterLine]:
         note = f"went the way that was expected, {words.bpb(m.forecast_error)} off on average"
         ranked = f", rank correlation {order:+.2f}" if order is not None else ""
         yield MeterLine("forecasts", f"{m.forecasts_right} of {m.forecasts}", note + ranked)
+    for record in m.proposers if len(m.proposers) > 1 else []:
+        yield MeterLine(f"by {record.name}", words.count(record.proposals, "proposal"), _earned(record))
     if m.judged_both_ways:
         more = len(m.judged_both_ways) - MOST_NAMED
         named = "; ".join(map(verdicts, m.judged_both_ways[:MOST_NAMED])) + (f"; and {more} more" if more > 0 else "")
         yield MeterLine("judged both ways", words.count(len(m.judged_both_ways), "recipe"), named)
+
+
+def _earned(record: ProposerRecord) -> str:
+    """What one proposer's ideas came to."""
+    parts = [f"{record.kept} kept", f"gain {words.plus_minus(record.gain, record.gain_half_interval)}"]
+    for each, of in (
+        (words.bpb(record.gain_per_trial), "trial"),
+        (words.figure(record.gain_per_kwh), "kWh"),
+        (words.figure(record.gain_per_second), "second asked"),
+    ):
+        parts += [f"{each} a {of}"] if each != words.NONE else []
+    return ", ".join(parts)
 
 
 def _pair(pair: PairCount) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from autoresearch.evidence.context import context
 from autoresearch.morning.report.curves import Curve, thin
 from autoresearch.morning.report.table import Kind, Table, table
 from autoresearch.study.folder import StudyFolder
-from autoresearch.terminal.trials import RUN_COLUMNS, compute_text, run_cells, step_note
-from autoresearch.trial import Recipe, Trial
+from autoresearch.terminal.trials import RUN_COLUMNS, attempts_text, compute_text, run_cells, step_note
+from autoresearch.trial import Attempt, Recipe, Trial
 from rails import RAILS, clean
 from rails.patch import unified_diff
 
@@ -55,11 +55,12 @@ class TrialDetail:
 def details(folder: StudyFolder) -> dict[int, TrialDetail]:
     """By the trial's number."""
     store, evidence = folder.store, Evidence(folder)
-    proposals, losses, sources = store.proposals(), store.curves(), store.sources()
-    return {
-        trial.number: _detail(evidence, trial, proposals.get(trial.number, {}), losses, sources.get(trial.number))
-        for trial in evidence.trials
-    }
+    proposals, attempts, losses, sources = store.proposals(), store.attempts(), store.curves(), store.sources()
+    found = {}
+    for trial in evidence.trials:
+        proposal, asked = proposals.get(trial.number, {}), attempts.get(trial.number, ())
+        found[trial.number] = _detail(evidence, trial, proposal, asked, losses, sources.get(trial.number))
+    return found
 
 
 def detail(folder: StudyFolder, number: int) -> TrialDetail:
@@ -67,13 +68,15 @@ def detail(folder: StudyFolder, number: int) -> TrialDetail:
     store, evidence = folder.store, Evidence(folder)
     losses = {(number, run.seed): store.curve(number, run.seed) for run in evidence.runs[number]}
     proposal, source = store.proposal(number) or {}, store.sources(number).get(number)
-    return _detail(evidence, evidence.trials[number], proposal, losses, source)
+    attempts = store.attempts(number).get(number, ())
+    return _detail(evidence, evidence.trials[number], proposal, attempts, losses, source)
 
 
 def _detail(
     evidence: Evidence,
     trial: Trial,
     proposal: Mapping[str, Any],
+    attempts: Sequence[Attempt],
     losses: Mapping[tuple[int, int], list[list[float]]],
     source: str | None,
 ) -> TrialDetail:
@@ -92,7 +95,7 @@ def _detail(
             for run in runs
             if len(points := losses.get((run.trial, run.seed), ())) > 1
         ],
-        answer=proposal.get("raw"),
+        answer=_answer(proposal, attempts),
         asked=", ".join(_asked(proposal)),
         prompt=prompt,
         shown=words.count(len(prompt), "character") if prompt is not None else "",
@@ -136,6 +139,12 @@ def _verdicts(trial: Trial, evidence: Evidence) -> list[VerdictRow]:
         why = f": {clean(trial.reason, 300)}" if trial.reason else ""
         found.append(VerdictRow(False, f"blocked by {clean(trial.rail, 80)}{why}"))
     return found
+
+
+def _answer(proposal: Mapping[str, Any], attempts: Sequence[Attempt]) -> str | None:
+    """What was proposed; where that was not the whole of one answer, every attempt."""
+    raw: str | None = proposal.get("raw")
+    return raw if [attempt.answer for attempt in attempts] in ([], [raw]) else attempts_text(attempts)
 
 
 def _asked(proposal: Mapping[str, Any]) -> Iterator[str]:

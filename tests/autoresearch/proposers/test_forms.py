@@ -124,12 +124,13 @@ def test_a_way_that_gives_nothing_to_read_is_found_out_again_but_not_each_time(e
     llm().forms.look()
     endpoint.forms, endpoint.refuses = {"json_object"}, False
     endpoint.answer = lambda request: (200, completion("I would rather not."))
-    proposer = llm()
+    forms = llm().forms
+    request = {"model": "test/model", "messages": [{"role": "user", "content": "?"}]}
     for _ in range(2 + QUESTIONS_BETWEEN_LOOKS):
-        proposer.propose(history())
+        forms.ask(request, lambda _: {})
     assert asked(endpoint) == ["json_schema"] * 2 + ["json_object"] * QUESTIONS_BETWEEN_LOOKS
     assert len(endpoint.probes) == 1 + 4
-    proposer.propose(history())
+    forms.ask(request, lambda _: {})
     assert len(endpoint.probes) == 1 + 4 + 4
 
 

@@ -242,7 +242,7 @@ def test_a_model_that_is_asked_for_lessons_gives_them_with_its_proposal(endpoint
     assert found.prompt == "\n\n".join(message["content"] for message in asked["messages"])
     assert found.answer == answer(said(text="the key is [secret]"), said(knob="sigma"))
     assert (found.model, found.prompt_tokens, found.completion_tokens) == ("test/model", 700, 30)
-    assert asked["response_format"]["json_schema"]["name"] == "lessons"
+    assert "lessons" in asked["response_format"]["json_schema"]["schema"]["properties"]
     assert proposal.notes == [found.note] == ["1 of 2 lessons left out: there is no knob sigma"]
 
 

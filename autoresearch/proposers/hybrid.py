@@ -1,0 +1,79 @@
+"""A language model beside an optimizer: it is shown the optimizer's state, and the optimizer ranks its ideas."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import numpy as np
+
+from autoresearch import words
+from autoresearch.proposers.bayes import BayesProposer
+from autoresearch.proposers.belief import NORMAL_95, Belief, Suggestion
+from autoresearch.proposers.known import standing
+from autoresearch.proposers.llm import LlmProposer
+from autoresearch.proposers.share import is_models_turn, share
+from autoresearch.trial import History, Proposal
+from rails import Value
+
+SUGGESTIONS, TOLD_KNOBS = 3, 6
+
+
+class HybridProposer:
+    """The optimizer proposes; on a share of the trials (see share.py) it is the model, asked with the optimizer's state
+    in its prompt, whose best candidate by the optimizer's own measure is taken. Each proposal bears the name of whoever
+    made it."""
+
+    name = "hybrid"
+
+    def __init__(self, optimizer: BayesProposer, model: LlmProposer, most: float) -> None:
+        self.optimizer, self.model, self._most = optimizer, model, most
+
+    def takes_long(self, history: History) -> bool:
+        return self._is_models_turn(history)
+
+    def propose(self, history: History) -> Proposal:
+        if not self._is_models_turn(history) or (belief := self.optimizer.belief(history)) is None:
+            return self.optimizer.propose(history)
+        return self.model.propose(history, Advice(history, belief))
+
+    def hang_up(self) -> None:
+        """Ends the question that is being asked, if any."""
+        self.model.hang_up()
+
+    def _is_models_turn(self, history: History) -> bool:
+        return is_models_turn(history.number, history.seed, share(history.trials, self._most))
+
+
+class Advice:
+    """An optimizer's state as a model reads it, and its measure of a change (an Adviser; see talk.py)."""
+
+    def __init__(self, history: History, belief: Belief) -> None:
+        self._history, self._belief = history, belief
+        self.text = "\n".join(["What an optimizer (a Gaussian process over all runs) expects:", *self._lines()])
+
+    def worth(self, changes: Mapping[str, Value]) -> float:
+        return self._belief.of(changes).gain
+
+    def promises(self, changes: Mapping[str, Value]) -> str:
+        expected = self._belief.of(changes)
+        return words.plus_minus(expected.mean, NORMAL_95 * expected.deviation)
+
+    def _lines(self) -> list[str]:
+        belief = self._belief
+        mean, deviation = belief.of_what_stands()
+        influence = sorted(belief.influence().items(), key=lambda each: -each[1])[:TOLD_KNOBS]
+        rng = random.Random(f"advice/{self._history.seed}/{self._history.number}")
+        suggestions = belief.suggestions(np.random.default_rng(rng.getrandbits(64)))
+        return [
+            f"- the recipe that stands: {words.plus_minus(mean, NORMAL_95 * deviation)}; "
+            f"the best that was run: {words.bpb(belief.best)}",
+            "- knobs that move the score most: " + ", ".join(f"{knob} {part:.0%}" for knob, part in influence),
+            *(self._suggestion(each) for each, _ in zip(suggestions, range(SUGGESTIONS), strict=False)),
+        ]
+
+    def _suggestion(self, suggestion: Suggestion) -> str:
+        stands = standing(self._history)
+        changes = {knob: value for knob, value in suggestion.recipe.items() if stands[knob] != value}
+        expected = words.plus_minus(suggestion.mean, NORMAL_95 * suggestion.deviation)
+        return f"- it would try {words.change(changes, stands)}: {expected}"
