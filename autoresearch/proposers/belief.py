@@ -16,6 +16,7 @@ from rails import Value
 
 CANDIDATES, PARENTS = 300, 5
 TRIES = 4  # for each candidate: not all are within the changes that the study allows
+IN_FLIGHT_A_KNOB = 4  # runs in flight for each knob more that is moved at once; by benchmarks/search
 NORMAL_95 = 1.96
 
 
@@ -96,7 +97,9 @@ class Belief:
         best = self._points[np.argsort(self._fitted, kind="stable")[:PARENTS]]
         within = best[(best != self._at).sum(1) <= most]
         parents = within if len(within) else self._at[None]
-        near = self._space.neighbours(parents, TRIES * CANDIDATES, min(MOVED, most), rng)
+        # With many runs in flight there are few rounds: each then goes further.
+        at_once = min(MOVED + len(self._known.in_flight) // IN_FLIGHT_A_KNOB, most)
+        near = self._space.neighbours(parents, TRIES * CANDIDATES, at_once, rng)
         apart = (near != self._at).sum(1)
         return near[(apart >= 1) & (apart <= most)][:CANDIDATES]
 
