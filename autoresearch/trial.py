@@ -218,7 +218,8 @@ class Attempt:
 @dataclass(frozen=True)
 class Proposal:
     """What a proposer answered, untrusted, and what it was shown; None means: does not apply. Seconds and tokens are
-    those of all `attempts`, the questions that it took a model.
+    those of all `attempts`, the questions that it took a model. Energy is that of a model on this machine's GPUs, for
+    all that it was asked: also for lessons, and without an answer.
 
     Whatever it is made of, it can be stored: texts are made storable and cut to size, a number that is none is None.
     """
@@ -230,6 +231,8 @@ class Proposal:
     latency_seconds: float = 0.0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    energy_joules: float | None = None
+    energy_source: str | None = None
     idea: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -250,6 +253,8 @@ class Proposal:
             latency_seconds=untrusted.seconds(self.latency_seconds),
             prompt_tokens=untrusted.whole_number(self.prompt_tokens),
             completion_tokens=untrusted.whole_number(self.completion_tokens),
+            energy_joules=untrusted.amount(self.energy_joules),
+            energy_source=None if self.energy_source is None else clean(untrusted.text(self.energy_source), 80),
             idea=untrusted.whole_number(self.idea),
             attempts=[attempt for attempt in self.attempts if isinstance(attempt, Attempt)][:MAX_ATTEMPTS],
             notes=[said for note in notes[:MAX_NOTES] if (said := clean(untrusted.text(note)))],

@@ -50,6 +50,11 @@ def whole_number(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < MOST else None
 
 
+def amount(value: object) -> float | None:
+    """So much of something; None where it is no such number."""
+    return float(value) if isinstance(value, int | float) and value is not True and 0 <= value < MOST else None
+
+
 def seconds(value: object) -> float:
     """A time that was taken; 0 where it is none."""
-    return float(value) if isinstance(value, int | float) and value is not True and 0 <= value < MOST else 0.0
+    return amount(value) or 0.0

@@ -81,6 +81,7 @@ class Evidence:
         self.runs: dict[int, list[Run]] = {trial.number: [] for trial in self.trials}
         for run in folder.store.runs():
             self.runs[run.trial].append(run)
+        self.asking = folder.store.asking_energy()
 
     @cached_property
     def source(self) -> dict[str, Any] | None:
@@ -98,8 +99,9 @@ class Evidence:
 
     @cached_property
     def joules(self) -> float | None:
-        """Of all runs of the search; None where nobody wrote any energy down."""
+        """Of all runs of the search and of asking a language model; None where nobody wrote any energy down."""
         found = [run.energy_joules for runs in self.runs.values() for run in runs if run.energy_joules is not None]
+        found += [energy.joules for energy in self.asking.values()]
         return sum(found) if found else None
 
     @cached_property
@@ -115,19 +117,27 @@ class Evidence:
 
     @cached_property
     def energy_sources(self) -> list[str]:
-        return sorted({run.energy_source for runs in self.runs.values() for run in runs if run.energy_source})
+        found = {run.energy_source for runs in self.runs.values() for run in runs if run.energy_source}
+        return sorted(found.union(*(energy.source.split("+") for energy in self.asking.values())) - {""})
 
     @cached_property
     def spent(self) -> list[float]:
-        """For each trial in order: the joules of its runs and of all before it."""
-        each = (sum(run.energy_joules or 0.0 for run in self.runs[trial.number]) for trial in self.trials)
+        """For each trial in order: the joules of its runs, of asking for it, and of all before it."""
+        each = (
+            sum(run.energy_joules or 0.0 for run in self.runs[trial.number]) + self.asked_joules(trial)
+            for trial in self.trials
+        )
         return [*accumulate(each)]
+
+    def asked_joules(self, trial: Trial) -> float:
+        """What a language model took for the trial, as far as that is known."""
+        return self.asking[trial.number].joules if trial.number in self.asking else 0.0
 
     @property
     def joules_a_trial(self) -> tuple[float, int] | None:
         """The mean of the trials whose energy is known, and how many those are."""
         n = sum(any(run.energy_joules is not None for run in runs) for runs in self.runs.values())
-        return (self.joules / n, n) if self.joules is not None else None
+        return (self.joules / n, n) if self.joules is not None and n else None
 
     def seconds(self, trial: Trial) -> float | None:
         """Of all its runs, those side by side too."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from autoresearch.cost import cost
 from autoresearch.evidence.evidence import Evidence, combined
+from autoresearch.facts import ABSENT_IF_NONE
 from autoresearch.proposers.share import MODEL, OPTIMIZER, share
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -34,6 +35,7 @@ class ProposerRecord:
     latency_seconds: float | None  # the median
     tokens: int | None  # read and written
     token_cost: float | None  # in the currency of [energy]; None: they have no price
+    energy_joules: float | None = field(metadata=ABSENT_IF_NONE)  # of the model itself; None: not metered
 
 
 def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
@@ -49,7 +51,8 @@ def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
         asked = [proposals[trial.number] for trial in trials if trial.number in proposals]
         kept = sum(trial.decision == "keep" for trial in trials)
         trained = sum(trial.state not in ("proposed", "blocked") for trial in trials)
-        kwh = sum(trial.energy_joules or 0.0 for trial in trials) / JOULES_PER_KWH
+        own = [evidence.asking[trial.number].joules for trial in trials if trial.number in evidence.asking]
+        kwh = (sum(trial.energy_joules or 0.0 for trial in trials) + sum(own)) / JOULES_PER_KWH
         read, written = (sum(row[of] or 0 for row in asked) for of in ("prompt_tokens", "completion_tokens"))
         seconds = sum(row["latency_seconds"] for row in asked)
         gain, half = _gain(evidence, [steps[trial.number] for trial in trials if trial.number in steps])
@@ -70,6 +73,7 @@ def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
                 latency_seconds=median(row["latency_seconds"] for row in asked) if asked else None,
                 tokens=read + written or None,
                 token_cost=cost(evidence.folder.settings, None, read, written).tokens,
+                energy_joules=sum(own) if own else None,
             )
         )
     return records

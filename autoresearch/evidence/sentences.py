@@ -127,8 +127,8 @@ def _cost(evidence: Evidence) -> str:
 
 
 def energy(evidence: Evidence) -> str:
-    """ "1.48 Wh (estimate) in all, under 0.01 EUR at 0.3 a kWh; 0.05 Wh a trial, over 28 trials"; and what a model's
-    tokens cost, where they have a price."""
+    """ "1.48 Wh (estimate) in all, under 0.01 EUR at 0.3 a kWh; 0.05 Wh a trial, over 28 trials"; what of it a model
+    took, where that is known; and what its tokens cost, where they have a price."""
     return "; ".join([_energy(evidence), *_tokens(evidence)])
 
 
@@ -137,8 +137,10 @@ def _energy(evidence: Evidence) -> str:
     if each is None or cost is None or not evidence.joules:
         return "no energy was recorded"
     price, (mean, n) = evidence.folder.settings.energy, each
+    asked = sum(energy.joules for energy in evidence.asking.values())
     return (
         f"{words.energy(evidence.joules, evidence.energy_sources)} in all, "
+        f"{f'of it {words.energy(asked)} by the language model, ' if asked else ''}"
         f"{words.money(cost, price.currency)} at {price.price_per_kwh:g} a kWh; "
         f"{words.energy(mean)} a trial, over {words.count(n, 'trial')}"
     )

@@ -88,6 +88,7 @@ _RUN: dict[str, Read] = {
 _ANSWER: dict[str, Read] = {
     "proposer": text, "model": text, "latency_seconds": real, "prompt_tokens": whole, "completion_tokens": whole,
     "passed": whole, "rail": text, "reason": text, "created_at": stamp, "limits": _limits, "deviation": real,
+    "energy_joules": real, "energy_source": text,
 }  # fmt: skip
 _ANSWER_NEVER_NULL = ("proposer", "latency_seconds", "reason", "created_at")
 _JSON = ("changes", "curve", "versions", "limits")
@@ -114,7 +115,8 @@ def run_objects(rows: Iterable[Row], without: tuple[str, ...] = ()) -> list[dict
 
 
 def answer_object(row: Row) -> dict[str, Any]:
-    return _object(row, _ANSWER)
+    metered = row["energy_joules"] is not None
+    return _object(row, (name for name in _ANSWER if metered or not name.startswith("energy")))
 
 
 def read_trial(value: object) -> Row:

@@ -57,6 +57,8 @@ class Night:
             reporter = Reporter(folder, self.observer.note)
             observers = Observers([self.observer, reporter, trackers])
             loop = StudyLoop(folder, launcher, self.proposer, self.machine, data_dir, self.stop, observers)
+            if metered_by := getattr(self.proposer, "metered_by", None):
+                metered_by(launcher.meter)
             try:
                 with _written_down(folder.store), polite_signals(self._hear):
                     return loop.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from autoresearch import untrusted, words
 from autoresearch.errors import UserError
 from autoresearch.proposers.background import in_background
 from autoresearch.proposers.completion import Answer, NoAnswer, is_web_page, read_completion
+from autoresearch.proposers.proposer import Meter, Taken
 from autoresearch.secrecy import Secrets, without_credentials
 from rails import clean
 
@@ -59,6 +61,8 @@ class ChatEndpoint:
             max_retries=max_retries,  # with exponential backoff, also on 429 and 5xx
             http_client=_BoundedClient(timeout_seconds),
         )
+        self._meter: Meter | None = None
+        self._taken: list[Taken] = []
         try:
             self._client = self._connect()
         except Exception as error:
@@ -66,10 +70,29 @@ class ChatEndpoint:
                 f"the language model's address {self.address!r} cannot be used: {self._say(str(error))}"
             ) from None
 
+    def metered_by(self, meter: Meter) -> None:
+        """From now on questions are metered, if the address is this machine's own."""
+        self._meter = meter if _is_here(self._client.base_url.host) else None
+
+    def taken(self) -> list[Taken]:
+        """The energy of the questions since this was last asked for, also of those without an answer."""
+        taken, self._taken = self._taken, []
+        return taken
+
     def ask(self, request: dict[str, Any], within_seconds: float | None = None) -> Answer:
         """Raises NoAnswer, its reason without secrets, and nothing else, whatever the endpoint does.
 
         within_seconds: where there are fewer than a question usually has."""
+        if self._meter is None:
+            return self._ask(request, within_seconds)
+        self._meter.begin()
+        try:
+            return self._ask(request, within_seconds)
+        finally:
+            if (taken := self._meter.end()) is not None:
+                self._taken.append(taken)
+
+    def _ask(self, request: dict[str, Any], within_seconds: float | None) -> Answer:
         client = self._client
         seconds = self.seconds if within_seconds is None else min(self.seconds, within_seconds)
         answer = in_background(
@@ -129,6 +152,14 @@ class _BoundedClient(openai.DefaultHttpxClient):
 
 class _TooLong(NoAnswer, openai.OpenAIError):
     """Being one of the library's own errors, it is not tried again: the next answer would be as long."""
+
+
+def _is_here(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def _status(error: openai.APIStatusError) -> str:

@@ -12,6 +12,7 @@ from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.proposers.belief import NORMAL_95, Belief, Suggestion
 from autoresearch.proposers.known import standing
 from autoresearch.proposers.llm import LlmProposer
+from autoresearch.proposers.proposer import Meter
 from autoresearch.proposers.share import is_models_turn, share
 from autoresearch.trial import History, Proposal
 from rails import Value
@@ -36,6 +37,9 @@ class HybridProposer:
         if not self._is_models_turn(history) or (belief := self.optimizer.belief(history)) is None:
             return self.optimizer.propose(history)
         return self.model.propose(history, Advice(history, belief))
+
+    def metered_by(self, meter: Meter) -> None:
+        self.model.metered_by(meter)
 
     def hang_up(self) -> None:
         """Ends the question that is being asked, if any."""

@@ -14,7 +14,7 @@ from autoresearch.proposers.completion import Answer, NoAnswer
 from autoresearch.proposers.endpoint import ChatEndpoint, Refused
 from autoresearch.proposers.forms import Forms
 from autoresearch.proposers.prompt import answer_schema
-from autoresearch.proposers.proposer import Proposer
+from autoresearch.proposers.proposer import Meter, Proposer
 from autoresearch.proposers.reflector import Reflector, is_due
 from autoresearch.proposers.share import MODEL
 from autoresearch.proposers.talk import Adviser, Talk
@@ -65,8 +65,11 @@ class LlmProposer:
         # After the proposal, so that only a model that answers is asked for more.
         if self._reflector and self._lineage_tokens and proposal.proposer == self.name and is_due(history):
             reflection = self._reflector.reflect(history, self._lineage_tokens, self._tokens)
-            return replace(proposal, reflection=reflection, notes=[*proposal.notes, reflection.note])
-        return proposal
+            proposal = replace(proposal, reflection=reflection, notes=[*proposal.notes, reflection.note])
+        if not (taken := self._endpoint.taken()):
+            return proposal
+        sources = sorted({each.source for each in taken})
+        return replace(proposal, energy_joules=sum(each.joules for each in taken), energy_source="+".join(sources))
 
     def _propose(self, history: History, adviser: Adviser | None) -> Proposal:
         if history.number < self._retry_at:
@@ -90,6 +93,9 @@ class LlmProposer:
 
     def takes_long(self, history: History) -> bool:
         return True
+
+    def metered_by(self, meter: Meter) -> None:
+        self._endpoint.metered_by(meter)
 
     def hang_up(self) -> None:
         """Ends the question that is being asked, if any."""

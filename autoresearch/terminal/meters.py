@@ -100,6 +100,7 @@ def _earned(record: ProposerRecord) -> str:
         (words.figure(record.gain_per_second), "second asked"),
     ):
         parts += [f"{each} a {of}"] if each != words.NONE else []
+    parts += [f"asking took {words.energy(record.energy_joules)}"] if record.energy_joules is not None else []
     return ", ".join(parts)
 
 

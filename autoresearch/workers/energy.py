@@ -12,12 +12,15 @@ from pathlib import Path
 import psutil
 
 from autoresearch.config import EnergySettings
+from autoresearch.workers import nvml
 from autoresearch.workers.gpu_energy import GpuEnergy
 from trainer.protocol import RunResult
 
+QUESTION = "a question"  # beside the ids of runs
 RAPL = Path("/sys/class/powercap")
 JOULES_PER_KWH = 3.6e6
-# Between two readings of a GPU's power: drivers renew it, or average it over, about as often.
+# Between two readings of a GPU's power: drivers renew it, or average it over, about as often. Between two looks, too,
+# whether a model that is asked has been loaded meanwhile.
 SAMPLE_SECONDS = 1.0
 
 
@@ -45,18 +48,23 @@ class EnergyMeter:
     processor time, since several runs share them. estimate: processor time x `watts_per_core`, or the run's part of
     wall time x `gpu_watts` on a GPU that tells nothing.
 
+    A question to a model that runs on this machine counts as one more run on each GPU, also one of no worker, where a
+    process computes that this one has not started. On the processor it is not metered. There is one at a time.
+
     uuids: of cuda:0, cuda:1, ... as torch has them.
     """
 
     def __init__(self, settings: EnergySettings, uuids: Sequence[str] = (), rapl: Path = RAPL) -> None:
         self.settings = settings
-        self._gpus = dict(enumerate(map(GpuEnergy, uuids)))
+        self._uuids = tuple(uuids)
+        self._gpus: dict[int | str, GpuEnergy] = dict(enumerate(map(GpuEnergy, uuids)))  # by UUID where no worker's
+        self._asked: list[int | str] | None = None  # GPUs that the question is on; None: nothing is asked
         self._packages = [zone for zone in sorted(rapl.glob("intel-rapl:[0-9]*")) if _is_package(zone)]
         self._started: dict[str, _Reading] = {}
         self._change = threading.Condition()  # of what runs on the GPUs
         self._sampler: threading.Thread | None = None
 
-    def source(self, gpus: Sequence[int] = ()) -> str:
+    def source(self, gpus: Sequence[int | str] = ()) -> str:
         """Where the energy of a run on these GPUs, or without any on the processor, comes from."""
         if not gpus:
             return "estimate" if self._rapl_joules() is None else "rapl"
@@ -70,9 +78,7 @@ class EnergyMeter:
         with self._change:
             for gpu in gpus:
                 self._gpu(gpu).begin(run, time.monotonic())
-            if self._sampler is None and any(gpu.wants_samples for gpu in self._gpus.values()):
-                self._sampler = threading.Thread(target=self._sample, name="power", daemon=True)
-                self._sampler.start()
+            self._wake_sampler()
 
     def stop(self, run: str, pid: int | None, gpus: Sequence[int], cpu_seconds: float | None) -> Energy:
         """Energy since `start`. Without a start (the runner was killed meanwhile) it is an estimate."""
@@ -92,7 +98,32 @@ class EnergyMeter:
             return Energy((after.rapl_joules - before.rapl_joules) * used / busy if busy else 0.0, "rapl")
         return Energy(used * self.settings.watts_per_core, "estimate")
 
-    def _of_gpus(self, run: str, gpus: Sequence[int]) -> Energy:
+    def begin(self) -> None:
+        """A question is asked. Any thread may say so."""
+        with self._change:
+            self._asked = []
+            self._join()
+            self._wake_sampler()
+
+    def end(self) -> Energy | None:
+        """What the question took since `begin`; None where no GPU of this machine had to do with it."""
+        with self._change:
+            gpus, self._asked = self._asked, None
+            self._change.notify_all()
+            return self._of_gpus(QUESTION, gpus) if gpus else None
+
+    def _join(self) -> None:
+        """The question is on each GPU where others compute, from now on if it was not yet."""
+        if self._asked is None or not (computing := nvml.computing()):
+            return
+        ours = {child.pid for child in psutil.Process().children(recursive=True)}
+        for uuid, pids in computing.items():
+            gpu = self._uuids.index(uuid) if uuid in self._uuids else uuid
+            if pids - ours and gpu not in self._asked:
+                self._gpu(gpu).begin(QUESTION, time.monotonic())
+                self._asked.append(gpu)
+
+    def _of_gpus(self, run: str, gpus: Sequence[int | str]) -> Energy:
         with self._change:
             shares = [self._gpu(gpu).end(run, time.monotonic()) for gpu in gpus]
             self._change.notify_all()
@@ -101,15 +132,27 @@ class EnergyMeter:
             return Energy(sum(joules), self.source(gpus))
         return Energy(sum(share.seconds for share in shares) * self.settings.gpu_watts, "estimate")
 
-    def _gpu(self, number: int) -> GpuEnergy:
-        return self._gpus.setdefault(number, GpuEnergy(None))
+    def _gpu(self, gpu: int | str) -> GpuEnergy:
+        if gpu not in self._gpus:
+            self._gpus[gpu] = GpuEnergy(gpu if isinstance(gpu, str) else None)
+        return self._gpus[gpu]
+
+    @property
+    def _wanting(self) -> list[GpuEnergy]:
+        return [gpu for gpu in self._gpus.values() if gpu.wants_samples]
+
+    def _wake_sampler(self) -> None:
+        if self._sampler is None and (self._wanting or self._asked is not None):
+            self._sampler = threading.Thread(target=self._sample, name="power", daemon=True)
+            self._sampler.start()
 
     def _sample(self) -> None:
-        """Until no run is left on a GPU that wants it."""
+        """Until no run is left on a GPU that wants it, and nothing is asked."""
         with self._change:
-            while busy := [gpu for gpu in self._gpus.values() if gpu.wants_samples]:
+            while (busy := self._wanting) or self._asked is not None:
                 for gpu in busy:
                     gpu.settle(time.monotonic())
+                self._join()
                 self._change.wait(SAMPLE_SECONDS)
             self._sampler = None
 

@@ -35,8 +35,8 @@ class LocalLauncher:
     ) -> None:
         self.capacity = len(devices)
         self._heard: queue.Queue[Heard] = queue.Queue()
-        meter = EnergyMeter(energy, uuids)  # one for all: workers may share a GPU
-        self._workers = [WorkerProcess(device, meter, log, self._heard, command, processes) for device in devices]
+        self.meter = EnergyMeter(energy, uuids)  # one for all: workers may share a GPU
+        self._workers = [WorkerProcess(device, self.meter, log, self._heard, command, processes) for device in devices]
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free worker; asserts that there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,23 @@ def whole_gpu(uuid: str) -> Any | None:
     except pynvml.NVMLError:  # a card that cannot be
         is_sliced = False
     return None if is_sliced else handle
+
+
+def computing() -> dict[str, set[int]]:
+    """UUID of each GPU of this machine, as torch has it -> the ids of the processes that compute on it, as far as the
+    driver tells them: in a container often none. Those that torch does not see are among the GPUs."""
+    found: dict[str, set[int]] = {}
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError:
+        return found
+    for number in range(count):
+        with suppress(pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # not for us, or an old driver
+            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            found[pynvml.nvmlDeviceGetUUID(handle).removeprefix("GPU-")] = {process.pid for process in processes}
+    return found
 
 
 def joules(handle: Any) -> float | None:

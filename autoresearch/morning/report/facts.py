@@ -285,6 +285,7 @@ def _interval(value: float | None, half: float | None) -> tuple[float | None, fl
 
 def _proposers(evidence: Evidence) -> Table:
     priced, currency = evidence.cost.tokens is not None, evidence.folder.settings.energy.currency
+    metered = bool(evidence.asking)
     return table(
         {
             "proposer": "text",
@@ -299,8 +300,12 @@ def _proposers(evidence: Evidence) -> Table:
             "time to answer": "number",
             "tokens": "number",
             **({"cost of tokens": "number"} if priced else {}),
+            **({"energy of asking": "number"} if metered else {}),
         },
-        (_proposer(found, currency if priced else None) for found in proposer_records(evidence)),
+        (
+            [*_proposer(found, currency if priced else None), *([words.energy(found.energy_joules)] if metered else [])]
+            for found in proposer_records(evidence)
+        ),
     )
 
 

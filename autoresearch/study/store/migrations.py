@@ -292,3 +292,11 @@ def m015_lessons(db: Database) -> None:
             trials TEXT NOT NULL,            -- JSON: the numbers of those that it is from; later ones tell if it stands
             text TEXT NOT NULL
         )""")
+
+
+@migrations()
+def m016_proposer_energy(db: Database) -> None:
+    # of a model on this machine's GPUs, for all that it was asked for the trial; NULL: no model, elsewhere, not metered
+    db.execute("ALTER TABLE proposals ADD COLUMN energy_joules REAL")
+    # nvml, nvml power, estimate, or several joined by +; NULL likewise
+    db.execute("ALTER TABLE proposals ADD COLUMN energy_source TEXT")

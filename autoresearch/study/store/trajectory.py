@@ -88,6 +88,7 @@ class Trajectory(StudyRow, Reflections):
                     trial=number, proposer=proposal.proposer, prompt=proposal.prompt, raw=proposal.raw,
                     model=proposal.model, latency_seconds=proposal.latency_seconds,
                     prompt_tokens=proposal.prompt_tokens, completion_tokens=proposal.completion_tokens,
+                    energy_joules=proposal.energy_joules, energy_source=proposal.energy_source,
                     reason="", created_at=now,
                 )  # fmt: skip
                 for n, attempt in enumerate(proposal.attempts, 1):
@@ -184,6 +185,15 @@ class Trajectory(StudyRow, Reflections):
         """Trial -> what was proposed in it, as it came."""
         rows = self._rows("SELECT * FROM proposals WHERE trial IS NOT NULL")
         return {row["trial"]: answered(row) for row in rows}
+
+    def asking_energy(self) -> dict[int, Energy]:
+        """Trial -> what a language model on this machine took for its proposal; those of which nothing is known are not
+        there."""
+        rows = self._rows(
+            "SELECT trial, energy_joules, COALESCE(energy_source, '') AS energy_source FROM proposals "
+            "WHERE trial IS NOT NULL AND energy_joules IS NOT NULL"
+        )
+        return {row["trial"]: Energy(row["energy_joules"], row["energy_source"]) for row in rows}
 
     def attempts(self, trial: int | None = None) -> dict[int, list[Attempt]]:
         """Trial -> the questions that its proposal took, of all or of one; trials that took none are not there."""
@@ -310,8 +320,8 @@ class Trajectory(StudyRow, Reflections):
     # --- sums and events ---
 
     def totals(self, since: str | None = None) -> dict[str, Any]:
-        """Trials that were trained, runs, joules and run seconds, and tokens of a language model as far as its server
-        counts them; all or since a moment (ISO-8601)."""
+        """Trials that were trained, runs, joules (also of asking a language model) and run seconds, and the model's
+        tokens as far as its server counts them; all or since a moment (ISO-8601)."""
         since = since or ""
         return {
             **self._one(
@@ -320,9 +330,10 @@ class Trajectory(StudyRow, Reflections):
                 [since],
             ),
             **self._one(
-                "SELECT COUNT(*) AS runs, COALESCE(SUM(energy_joules), 0) AS joules, "
+                "SELECT COUNT(*) AS runs, COALESCE(SUM(energy_joules), 0) + (SELECT COALESCE(SUM(energy_joules), 0) "
+                "FROM proposals WHERE created_at >= ?) AS joules, "
                 "COALESCE(SUM(total_seconds), 0) AS run_seconds FROM runs WHERE finished_at >= ?",
-                [since],
+                [since, since],
             ),
             **self._one(
                 "SELECT COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, "

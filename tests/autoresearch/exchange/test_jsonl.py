@@ -13,6 +13,7 @@ from studies import GOOD, change, make_study, query, rows, run_study
 from autoresearch.exchange import export_study, import_study
 from autoresearch.study import history
 from autoresearch.study.folder import StudyFolder
+from autoresearch.trial import Proposal
 
 # What an import cannot have: commits of another repository, and prompts, for which the format has no place.
 HOSTILE = json.dumps({"knob": "lr", "new_value": 9.0, "reason": "\x1b[2J<script>alert(1)</script>\u202e\ud800"})
@@ -53,6 +54,19 @@ def test_what_the_numbers_depend_on_comes_back(ran: StudyFolder, brought_back: S
     assert brought_back.settings.energy.price_per_kwh == 0.5
     assert brought_back.menu == ran.menu
     assert brought_back.store.study()["incumbent"] == ran.store.study()["incumbent"] > 0
+
+
+def test_what_a_model_took_travels_with_its_answer_and_is_not_named_where_there_is_none(
+    ran: StudyFolder, tmp_path: Path
+) -> None:
+    lines = str(export_study(ran, "jsonl")).splitlines()
+    answers = [json.loads(line).get("answer") or {} for line in lines]
+    assert any(answers) and not [name for answer in answers for name in answer if name.startswith("energy")]
+    folder = make_study(tmp_path)
+    folder.store.open_trial(0, Proposal("no JSON", "llm", energy_joules=12.5, energy_source="nvml power"))
+    export_study(folder, "jsonl", file := tmp_path / "out.jsonl")
+    back = import_study(tmp_path, "back", file)
+    assert query(back, "SELECT energy_joules, energy_source FROM proposals") == [(12.5, "nvml power")]
 
 
 def test_paths_and_addresses_of_the_machine_stay_at_home(tmp_path: Path) -> None:

@@ -133,6 +133,24 @@ def test_cost_is_energy_at_the_studys_price(rule: Callable[..., StopRule], folde
     assert stop.reason() == "the limit of 2.5 CHF is reached"
 
 
+def test_energy_and_cost_count_what_the_model_took_on_this_machine(
+    rule: Callable[..., StopRule], clock: Clock, folder: StudyFolder
+) -> None:
+    def answer(kwh: float) -> None:
+        folder.store.open_trial(0, Proposal("", "llm", energy_joules=kwh * JOULES_PER_KWH, energy_source="nvml"))
+
+    answer(50.0)
+    clock.now += timedelta(hours=1)
+    energy, cost = rule(kwh=2), rule(cost=2)
+    clock.now += timedelta(hours=1)
+    spend(folder, 0, 1.0)
+    answer(0.99)
+    assert energy.reason() is None and cost.reason() is None
+    answer(0.01)
+    assert energy.reason() == "the limit of 2 kWh is reached"
+    assert cost.reason() == "the limit of 2 CHF is reached"
+
+
 def test_tokens_that_have_a_price_end_the_night_and_those_of_earlier_nights_do_not(
     tmp_path: Path, clock: Clock
 ) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pynvml
 import pytest
+from cards import UUIDS, Cards
 from studies import wait_until
 
 from autoresearch.config import EnergySettings
@@ -17,7 +18,6 @@ from autoresearch.workers import energy, nvml
 from autoresearch.workers.energy import Energy, EnergyMeter
 
 SETTINGS = EnergySettings(watts_per_core=10.0, gpu_watts=300.0)
-UUIDS = ("aaaa-0", "bbbb-1")  # as torch tells them, of cuda:0 and cuda:1
 
 
 class Counters:
@@ -65,47 +65,9 @@ def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counters:
     return counters
 
 
-class Cards:
-    """NVML with two cards, whose counters and power a test sets; None: the card has none. Handles are their numbers."""
-
-    def __init__(self) -> None:
-        self.joules: dict[int, float | None] = {0: 1000.0, 1: 5000.0}
-        self.watts: dict[int, float | None] = {0: None, 1: None}
-        self.sliced: set[int] = set()
-
-    def by_uuid(self, uuid: str) -> int:
-        if uuid.removeprefix("GPU-") not in UUIDS:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-        return UUIDS.index(uuid.removeprefix("GPU-"))
-
-    def mig_mode(self, card: int) -> list[int]:
-        if card == 1:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return [int(card in self.sliced), 0]
-
-    def millijoules(self, card: int) -> int:
-        return thousandths(self.joules[card])
-
-    def milliwatts(self, card: int) -> int:
-        return thousandths(self.watts[card])
-
-
-def thousandths(value: float | None) -> int:
-    if value is None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-    return int(value * 1000)
-
-
 @pytest.fixture
 def cards(counters: Counters, monkeypatch: pytest.MonkeyPatch) -> Cards:
-    cards = Cards()
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", cards.by_uuid)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMigMode", cards.mig_mode)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", cards.millijoules)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerUsage", cards.milliwatts)
-    return cards
+    return Cards(monkeypatch)
 
 
 def test_the_packages_are_shared_by_processor_time(counters: Counters) -> None:
