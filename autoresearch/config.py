@@ -56,7 +56,7 @@ class ProposerSettings(Table):
     lineage_tokens: int = Field(3000, ge=200)  # that may be spent on it
     reflect: bool = False  # whether a model is asked for lessons, which it is then shown with the lineage
     temperature: float = Field(0.7, ge=0, le=2)
-    timeout_seconds: float = Field(60.0, gt=0)  # of a question in all, with its retries
+    timeout_seconds: float = Field(60.0, gt=0)  # of all questions for one proposal, with their retries
     max_retries: int = Field(3, ge=0, le=10)
     price_per_million_prompt_tokens: float | None = Field(None, ge=0)  # in [energy]'s currency; None: not counted
     price_per_million_completion_tokens: float | None = Field(None, ge=0)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
+from rails import clean
+
 CUT = "[secret]"
 # Shorter ones cannot be told from ordinary text, those of up to WHOLE_WORDS characters only where they stand alone.
 SHORTEST = 4
@@ -31,7 +33,12 @@ class Secrets:
         return cls(tuple(sorted((word for word in words if len(word) >= SHORTEST), key=len, reverse=True)))
 
     def cut(self, text: str) -> str:
-        """The text without them."""
+        """The text without them, also where signs that are never shown stand in between."""
+        text = self._cut(text)
+        shown = clean(text, len(text))
+        return text if self._cut(shown) == shown else self._cut(shown)
+
+    def _cut(self, text: str) -> str:
         for word in self.words:
             if word not in text:
                 continue

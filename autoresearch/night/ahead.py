@@ -31,7 +31,8 @@ class Ahead:
         self._end.pop(run_id, None)
 
     def answered(self, took_seconds: float) -> None:
-        self._answer_took = took_seconds
+        """0: no model was asked after all, which says nothing of the next time."""
+        self._answer_took = took_seconds or self._answer_took
 
     def is_time(self) -> bool:
         """Whether an answer that is asked for now would come about when the first run ends."""

@@ -23,7 +23,8 @@ MAX_BODY_BYTES = 32 * 2**20
 # Characters of an error that are looked at.
 MAX_SAID = 4096
 TOO_LONG = ("context length", "context_length", "context size", "context window")
-_NOT_OF_THE_BODY_READ = {"content-encoding", "content-length", "transfer-encoding"}
+# What is read is JSON, so UTF-8, whatever its type is said to be.
+_NOT_OF_THE_BODY_READ = {"content-encoding", "content-length", "content-type", "transfer-encoding"}
 
 
 class Refused(NoAnswer):
@@ -40,7 +41,7 @@ class Failed(NoAnswer):
 
 
 class ChatEndpoint:
-    """One address. A question has `timeout_seconds` in all, its retries included.
+    """One address. A question has `timeout_seconds` at most, its retries included.
 
     `address` and what it says of an error are without the key and without the credentials in `base_url`, which only
     requests hold. Raises UserError for an address that is none.
@@ -48,8 +49,8 @@ class ChatEndpoint:
 
     def __init__(self, base_url: str, key: str | None, timeout_seconds: float, max_retries: int) -> None:
         key = (key or "").strip()
-        self.address = without_credentials(base_url)
         self.secrets = Secrets.of(key, base_url)
+        self.address = self.secrets.cut(without_credentials(base_url))
         self.seconds = timeout_seconds
         # A question mark in the base URL would swallow the path of the request.
         url, _, parameters = base_url.strip().partition("#")[0].partition("?")
@@ -79,22 +80,23 @@ class ChatEndpoint:
         taken, self._taken = self._taken, []
         return taken
 
-    def ask(self, request: dict[str, Any], within_seconds: float | None = None) -> Answer:
+    def ask(self, request: dict[str, Any], until: float) -> Answer:
         """Raises NoAnswer, its reason without secrets, and nothing else, whatever the endpoint does.
 
-        within_seconds: where there are fewer than a question usually has."""
+        until: the latest moment for an answer, in seconds of time.monotonic()."""
         if self._meter is None:
-            return self._ask(request, within_seconds)
+            return self._ask(request, until)
         self._meter.begin()
         try:
-            return self._ask(request, within_seconds)
+            return self._ask(request, until)
         finally:
             if (taken := self._meter.end()) is not None:
                 self._taken.append(taken)
 
-    def _ask(self, request: dict[str, Any], within_seconds: float | None) -> Answer:
+    def _ask(self, request: dict[str, Any], until: float) -> Answer:
         client = self._client
-        seconds = self.seconds if within_seconds is None else min(self.seconds, within_seconds)
+        if (seconds := min(self.seconds, until - time.monotonic())) <= 0:
+            raise NoAnswer("no time was left for another question")
         answer = in_background(
             lambda: read_completion(client.chat.completions.with_raw_response.create(**request).http_response.content)
         )
@@ -104,7 +106,7 @@ class ChatEndpoint:
             raise NoAnswer(self._say(str(error))) from None
         except (TimeoutError, openai.APITimeoutError):
             self.hang_up()
-            raise NoAnswer(f"no whole answer in {words.duration(seconds)}") from None
+            raise NoAnswer(f"no whole answer in {words.duration(self.seconds)}") from None
         except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError) as error:
             raise Refused(self._say(_status(error))) from None
         except openai.InternalServerError as error:
@@ -168,5 +170,7 @@ def _status(error: openai.APIStatusError) -> str:
     if 300 <= status < 400:
         there = error.response.headers.get("location", "nowhere")
         return f"status {status}, it sends elsewhere, to {without_credentials(there)}: give that address if it is yours"
-    said = error.response.text
-    return f"{type(error).__name__}: status {status}: {'a web page' if is_web_page(said) else error}"
+    body = error.response.text
+    # The library tells an OpenAI message alone; others have theirs elsewhere.
+    said = "a web page" if is_web_page(body) else str(error).partition(" - ")[2] or body or "nothing said"
+    return f"{type(error).__name__}: status {status}: {said}"

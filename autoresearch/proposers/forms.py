@@ -75,7 +75,7 @@ class Form:
 
 class Forms:
     """Asks one model at one endpoint in the best form that it knows. What that is comes from the person's cache, or
-    from a question for each way, which have the time of one question in all."""
+    from a question for each way."""
 
     def __init__(self, endpoint: ChatEndpoint, model: str) -> None:
         self._endpoint = endpoint
@@ -93,18 +93,19 @@ class Forms:
         address, model = self._whose
         return clean(f"{model} at {address}")
 
-    def ask(self, request: dict[str, Any], schema: Callable[[bool], dict[str, Any]]) -> Answer:
+    def ask(self, request: dict[str, Any], schema: Callable[[bool], dict[str, Any]], until: float) -> Answer:
         """The answer, its text the one JSON object that is in what was said.
 
-        schema: the schema of an answer, given whether bounds of numbers are enforced. Raises NoAnswer."""
-        form = self._known()
+        schema: the schema of an answer, given whether bounds of numbers are enforced. until: the latest moment for it,
+        in seconds of time.monotonic(). Raises NoAnswer."""
+        form = self._known(until)
         self._since_look += 1
         try:
-            answer = self._endpoint.ask(form.of(request, schema(form.bounds)))
+            answer = self._endpoint.ask(form.of(request, schema(form.bounds)), until)
         except (Refused, Failed) as error:
             if form.way == "text" or (isinstance(error, Refused) and error.is_too_long):
                 raise
-            answer = self._endpoint.ask(request)  # refused again: then it was not the form
+            answer = self._endpoint.ask(request, until)  # refused again: then it was not the form
             if isinstance(error, Refused):
                 self._refused.add(form.way)
         text = the_object(answer.text)
@@ -115,33 +116,40 @@ class Forms:
         return replace(answer, text=text, said=answer.text)
 
     def look(self) -> Form:
-        """Finds out what the endpoint can do now, and remembers it. Raises NoAnswer."""
-        self._form, is_sure = self._probe()
+        """Finds out what the endpoint can do now, and remembers it. It has the time of one question in all. Raises
+        NoAnswer."""
+        until = time.monotonic() + self._endpoint.seconds
+        return self._look(until, until)
+
+    def _look(self, until: float, until_sure: float) -> Form:
+        self._form, is_sure = self._probe(until, until_sure)
         self._unreadable = self._since_look = 0
         if is_sure:
             _remember(self._whose, self._form)
         return self._form
 
-    def _known(self) -> Form:
+    def _known(self, until: float) -> Form:
         form = self._form = self._form or _remembered(self._whose)
-        if form is None or form.way in self._refused:
-            return self.look()
-        if self._unreadable >= UNREADABLE_ANSWERS and self._since_look >= QUESTIONS_BETWEEN_LOOKS:
-            return self.look()
+        is_lost = self._unreadable >= UNREADABLE_ANSWERS and self._since_look >= QUESTIONS_BETWEEN_LOOKS
+        if form is None or form.way in self._refused or is_lost:
+            now = time.monotonic()
+            return self._look(until, now + (until - now) / 2)  # the question itself wants the other half
         return form
 
-    def _probe(self) -> tuple[Form, bool]:
-        """The first form that works, and whether it would be the same tomorrow: a fault may pass."""
-        until = time.monotonic() + self._endpoint.seconds
+    def _probe(self, until: float, until_sure: float) -> tuple[Form, bool]:
+        """The first form that works, and whether it would be the same tomorrow: a fault may pass.
+
+        until: the latest moment for a first answer. until_sure: for the others; then words alone will do."""
         tokens, is_sure, is_there = PROBE_TOKENS, True, False
         for way in WAYS:
             if way in self._refused:
                 continue
             try:
-                answer = self._probe_answer(way, tokens, until)
+                answer = self._probe_answer(way, tokens, until_sure if is_there else until)
+                is_there = True
                 if answer.cut_off and tokens < MOST_PROBE_TOKENS:
                     with suppress(Refused):  # more than the model has room for
-                        answer = self._probe_answer(way, MOST_PROBE_TOKENS, until)
+                        answer = self._probe_answer(way, MOST_PROBE_TOKENS, until_sure)
                         tokens = MOST_PROBE_TOKENS
             except (Refused, Failed) as error:
                 if way == "text":
@@ -149,10 +157,9 @@ class Forms:
                 is_sure = is_sure and isinstance(error, Refused)
                 continue
             except NoAnswer:
-                if is_there and time.monotonic() >= until:  # it is slow
+                if is_there and time.monotonic() >= until_sure:  # it is slow
                     return Form("text"), False
                 raise
-            is_there = True
             if form := _shown(way, answer.text):
                 return form, is_sure
         raise AssertionError("any answer will do for text")
@@ -164,7 +171,7 @@ class Forms:
             "temperature": 0,
             "max_tokens": tokens,
         }
-        return self._endpoint.ask(Form(way).of(request, SCHEMA), max(until - time.monotonic(), 0))
+        return self._endpoint.ask(Form(way).of(request, SCHEMA), until)
 
 
 def _shown(way: Way, text: str) -> Form | None:

@@ -56,7 +56,7 @@ class LlmProposer:
         )
         self._fallback = fallback
         self._has_been_asked = False
-        self._retry_at = 0
+        self._retry_at = self._told_until = 0
         self._tokens, self._most_tokens = ANSWER_TOKENS, MOST_ANSWER_TOKENS
 
     def propose(self, history: History, adviser: Adviser | None = None) -> Proposal:
@@ -78,11 +78,13 @@ class LlmProposer:
         if self._has_been_asked and history.number < (until := self._useless_until(history.trials)):
             return self._instead(history, until)
         self._has_been_asked = True
-        talk = Talk(history, adviser, self._endpoint.secrets.cut)
+        talk = Talk(history, adviser, self._endpoint.seconds, self._endpoint.secrets.cut)
         try:
             while talk.goes_on:
                 self._ask_in_fewer_words(talk)
         except NoAnswer as error:
+            if talk.attempts and talk.is_late:  # it does answer
+                return talk.proposal(self.name, self.model)
             self._retry_at = history.number + TRIALS_BETWEEN_ATTEMPTS
             note = (
                 f"{self._endpoint.address} does not answer ({error}); "
@@ -113,11 +115,11 @@ class LlmProposer:
         return answers[-1].number + 1 + pause
 
     def _instead(self, history: History, until: int) -> Proposal:
-        """The fallback's proposal; the first since the model's last answer says why."""
+        """The fallback's proposal; the first of a pause says why."""
         proposal = self._fallback.propose(history)
-        last = max(trial.number for trial in history.trials if trial.proposer == self.name)
-        if any(trial.proposer == proposal.proposer for trial in history.trials if trial.number > last):
+        if until == self._told_until:
             return proposal
+        self._told_until = until
         blocked = _blocked_at_the_end([trial for trial in history.trials if trial.proposer == self.name])
         answers = words.count(blocked, "answer was", "answers were")
         note = f"the last {answers} blocked ({self.model}); {self._fallback.name} proposes until trial {until}"
@@ -170,7 +172,9 @@ class LlmProposer:
             "seed": history.number,
         }
         return self.forms.ask(
-            request, lambda has_bounds: answer_schema(history, grid=not has_bounds, candidates=talk.candidates)
+            request,
+            lambda has_bounds: answer_schema(history, grid=not has_bounds, candidates=talk.candidates),
+            talk.until,
         )
 
 

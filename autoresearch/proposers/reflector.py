@@ -67,6 +67,8 @@ class Reflector:
             return replace(asked, latency_seconds=time.monotonic() - started, note=note)
         said = cut(answer.text)
         lessons, note = read(said, history)
+        # JSON's escapes may have spelt a secret out.
+        lessons = [replace(lesson, text=cut(lesson.text)) for lesson in lessons]
         return replace(
             asked,
             answer=said,
@@ -74,7 +76,7 @@ class Reflector:
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             lessons=tuple(lessons),
-            note=note,
+            note=cut(note),
         )
 
     def _ask(self, prompt: str, history: History, tokens: int) -> Answer:
@@ -85,7 +87,7 @@ class Reflector:
             "max_tokens": tokens,
             "seed": history.number,
         }
-        return self._forms.ask(request, lambda _: answer_schema(history))
+        return self._forms.ask(request, lambda _: answer_schema(history), time.monotonic() + self._endpoint.seconds)
 
 
 # --- the question ---

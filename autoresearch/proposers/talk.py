@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -33,18 +35,24 @@ class Adviser(Protocol):
 
 
 class Talk:
-    """A question, and up to two more where the rails block what was answered. With an adviser the model answers with
-    several candidates, of which the one that is worth most goes to the rails.
+    """A question, and up to two more where the rails block what was answered, in so many seconds in all. With an
+    adviser the model answers with several candidates, of which the one that is worth most goes to the rails.
 
     Texts are kept without secrets (`cut`), and without limits to what they hold besides.
     """
 
-    def __init__(self, history: History, adviser: Adviser | None, cut: Callable[[str], str]) -> None:
+    def __init__(self, history: History, adviser: Adviser | None, seconds: float, cut: Callable[[str], str]) -> None:
         self.history, self.candidates = history, CANDIDATES if adviser else 1
+        self.until = time.monotonic() + seconds
         self.attempts: list[Attempt] = []
         self._adviser, self._cut = adviser, cut
         self._prompt, self._raw = "", ""
         self.goes_on = True
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its time is up."""
+        return time.monotonic() >= self.until
 
     def messages(self, lineage_tokens: int | None) -> list[dict[str, str]]:
         """What is said to the model next, with all that was said before."""
@@ -89,11 +97,12 @@ class Talk:
         )
         # A model that had no room to finish will not with more to read.
         is_lost = answer.cut_off and verdict.rail == "schema"
-        self.goes_on = not (verdict.passed or is_lost) and len(self.attempts) < MOST_ATTEMPTS
+        is_settled = verdict.passed or is_lost or len(self.attempts) == MOST_ATTEMPTS
+        self.goes_on = not (is_settled or self.is_late)
 
     def proposal(self, proposer: str, model: str) -> Proposal:
         """What came of it: what passed, or the last answer for the rails to say why not."""
-        return self.told(Proposal(raw=self._cut(self._raw), proposer=proposer, model=self._cut(model)))
+        return self.told(Proposal(raw=self._without_secrets(self._raw), proposer=proposer, model=self._cut(model)))
 
     def told(self, proposal: Proposal) -> Proposal:
         """A proposal with what it took to get it."""
@@ -108,6 +117,14 @@ class Talk:
             attempts=self.attempts,
         )
 
+    def _without_secrets(self, raw: str) -> str:
+        """Also without those that are spelt in JSON's escapes, which the rails undo."""
+        with suppress(ValueError, RecursionError):
+            said = json.loads(raw)
+            if (cut := _each_text(said, self._cut)) != said:
+                return json.dumps(cut, ensure_ascii=False)
+        return self._cut(raw)
+
     def _read(self, text: str) -> list[tuple[str, Verdict]]:
         """Each candidate of an answer as a proposal of its own, with what the rails say of it; at least one."""
         history = self.history
@@ -117,14 +134,24 @@ class Talk:
 
 def _candidates(text: str) -> list[str]:
     """The text itself where it is no list of candidates."""
-    try:
+    with suppress(ValueError, RecursionError):
         found: Any = json.loads(text) if len(text) <= MOST_READ else None
-    except (ValueError, RecursionError):
-        return [text]
-    listed = found.get("candidates") if isinstance(found, dict) else None
-    if not isinstance(listed, list) or not listed:
-        return [text]
-    return [json.dumps(each, ensure_ascii=False) for each in listed[:CANDIDATES]]
+        listed = found.get("candidates") if isinstance(found, dict) else None
+        if isinstance(listed, list) and listed:
+            return [json.dumps(each, ensure_ascii=False) for each in listed[:CANDIDATES]]
+    return [text]
+
+
+def _each_text(value: Any, cut: Callable[[str], str]) -> Any:
+    """The same JSON with each text in it cut. Raises RecursionError."""
+    match value:
+        case str():
+            return cut(value)
+        case list():
+            return [_each_text(each, cut) for each in value]
+        case dict():
+            return {cut(name): _each_text(each, cut) for name, each in value.items()}
+    return value
 
 
 def _back(attempt: Attempt) -> str:

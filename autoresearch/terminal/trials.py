@@ -33,6 +33,7 @@ RUN_COLUMNS = (
     "seed", "purpose", "state", "val_bpb", "test_bpb", "tokens/s", "MFU", "step ms", "training", "peak memory",
     "energy",
 )  # fmt: skip
+LONGEST_LINE = 2000  # of an answer, beside other things: an answer of several candidates is one line
 STEP_NOTE = (
     "step ms: data + forward + backward + optimizer. MFU: (6 x weights that multiply + 12 n_layer d_model seq_len) "
     "x tokens/s / peak FLOP/s"
@@ -97,9 +98,9 @@ def trial_view(
     if note := step_note(runs):
         parts.append(Text(note, style="dim"))
     if attempts:
-        parts.append(Text("\n".join(["", *clean_lines(attempts_text(attempts))])))
+        parts.append(Text("\n".join(["", *clean_lines(attempts_text(attempts), LONGEST_LINE)])))
     if diff:
-        parts.append(Text("\n".join(["", *clean_lines(diff)])))
+        parts.append(Text("\n".join(["", *clean_lines(diff, LONGEST_LINE)])))
     return Group(*parts)
 
 
@@ -167,6 +168,6 @@ def _step_split(run: Run) -> str:
     return " + ".join(f"{1000 * phase:.1f}" for phase in seconds if phase is not None) or words.NONE
 
 
-def clean_lines(text: str) -> list[str]:
-    """Text of several lines, none of which can steer the terminal."""
-    return [clean(line) for line in text.splitlines()]
+def clean_lines(text: str, most: int | None = None) -> list[str]:
+    """Text of several lines, none of which can steer the terminal; of each at most so many characters."""
+    return [clean(line, len(line) if most is None else most) for line in text.splitlines()]

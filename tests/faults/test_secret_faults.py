@@ -25,9 +25,11 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
         yield server
 
 
+@pytest.mark.parametrize("kind", ["llm", "hybrid"])
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_secret_that_the_server_tells_is_in_no_file_and_in_nothing_shown(
     dead: bool,
+    kind: str,
     endpoint: Endpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -39,8 +41,10 @@ def test_a_secret_that_the_server_tells_is_in_no_file_and_in_nothing_shown(
     host = endpoint.url.removeprefix("http://")
     url = f"http://anna:hunter2@{host}?api_key=passing-by&version=7"
     folder = make_study(tmp_path, proposer__base_url=url)
-    settings = folder.settings.proposer.model_copy(update={"max_retries": 0})
-    run_study(folder, proposer=make_proposer(settings), trials=1, workers=1)
+    monkeypatch.setattr("autoresearch.proposers.share.AFTER", 0)
+    monkeypatch.setattr("autoresearch.proposers.known.STARTS", 1)
+    settings = folder.settings.proposer.model_copy(update={"name": kind, "model_share": 1.0, "max_retries": 0})
+    run_study(folder, proposer=make_proposer(settings), trials=3, workers=1)
     assert endpoint.keys[0] == f"Basic {secrets[-1]}", "the request has what it needs"
     assert endpoint.paths[0] == "/v1/chat/completions?api_key=passing-by&version=7"
     monkeypatch.setenv("AUTORESEARCH_HOME", str(tmp_path))
@@ -54,7 +58,8 @@ def test_a_secret_that_the_server_tells_is_in_no_file_and_in_nothing_shown(
     ]  # fmt: skip
     assert {said.code for said in shown} == {0}
     events = json.dumps(folder.store.events(99))
-    assert f"http://{host} does not answer" in events if dead else "[secret]" in folder.store.trials()[1].hypothesis
+    told_of = events if dead else repr([trial.hypothesis for trial in folder.store.trials()])
+    assert (f"http://{host} does not answer" if dead else "[secret]") in told_of
     for secret in secrets:
         assert_nowhere(secret, folder, events, *(said.out + said.err for said in shown))
 

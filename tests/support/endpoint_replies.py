@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from endpoint import KEY, Reply
+from sample_study import HOSTILE
 from studies import change
 
 GOOD = change("lr", 0.004)
@@ -211,19 +212,26 @@ NO_ANSWERS: dict[str, tuple[Reply, str]] = {
     "a redirect with a body": (body("moved", 307, Location="/v2/chat"), "elsewhere, to /v2/chat"),
     "a redirect to nowhere": (body("", 301), "elsewhere, to nowhere"),
     "status 204": (raw(b"HTTP/1.1 204 No Content\r\n\r\n"), "something else"),
-    "status 400": (body('{"error": {"message": "bad"}}', 400), "status 400"),
+    "status 400": (body('{"error": {"message": "bad"}}', 400), "status 400: bad"),
+    "status 400 with an error that is a text": (body('{"error": "bad"}', 400), "status 400: .*bad"),
+    "status 400 in words": (body("bad", 400, Content_Type="text/plain"), "status 400: bad"),
+    "status 400 in no text": (body("bad", 400, Content_Type="text/plain; charset=zip"), "status 400: bad"),
+    "status 422 with a detail": (body('{"detail": [{"msg": "bad"}]}', 422), "status 422: .*bad"),
     "status 401": (body('{"error": {"message": "invalid key"}}', 401), "Authentication.*invalid key"),
     "status 401 with the key in it": (body(json.dumps({"error": {"message": f"wrong key {KEY}"}}), 401), "wrong key"),
     "status 403 with the key in it": (body(f"Bearer {KEY} may not", 403), "status 403"),
     "status 404": (body('{"error": {"message": "no such model"}}', 404), "no such model"),
     "status 404 as a web page": (body(LOGIN, 404, Content_Type="text/html"), "status 404: a web page"),
     "status 429": (body('{"error": {"message": "slow down"}}', 429), "slow down"),
+    "status 429 for an hour": (body("", 429, Retry_After="3600"), "status 429: nothing said"),
     "status 500": (body("{}", 500), "status 500"),
-    "status 503": (body("no upstream", 503, Retry_After="3600"), "status 503"),
+    "status 503": (body("no upstream", 503, Retry_After="3600"), "status 503: no upstream"),
     "status 599 without end": (endless(b"HTTP/1.1 599 No\r\n\r\n", b"x" * 2**20), "over 32.0 MiB"),
     "status 999": (raw(b"HTTP/1.1 999 What\r\n\r\n"), "status 999"),
     "an error with the key in it": (body(json.dumps({"error": f"what is {KEY}?"})), "what is .secret.?"),
     "a web page with the key in it": (body(f"<p>{KEY}</p>"), "a web page"),
+    "a hostile error": (body(json.dumps({"error": {"message": f"no: {HOSTILE}"}}), 400), "no: .*<img src=x"),
+    "a hostile text": (body(f"no: {HOSTILE}"), "a chat completion: no: .*<img src=x"),
 }  # fmt: skip
 
 # No answer in time, however long one waits.

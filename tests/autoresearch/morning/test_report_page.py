@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from report_speed import make_study as make_long_study
-from sample_study import ANSWERS, BLOCKED, EVIL, KEPT, OUTLIER
+from sample_study import ANSWERS, BLOCKED, EVIL, HOSTILE, KEPT, OUTLIER
 from serving import TOKEN, served
 from studies import BAD, GOOD, change, make_study, run_study
 
@@ -19,6 +19,7 @@ from autoresearch.morning.report.detail import details
 from autoresearch.morning.report.facts import ReportFacts, facts
 from autoresearch.morning.report.page import write_report
 from autoresearch.study.folder import StudyFolder
+from autoresearch.trial import Attempt, Proposal
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 PHONE = {"width": 360, "height": 740}
@@ -160,6 +161,18 @@ def test_hostile_text_stays_text_everywhere(tab: Any, report: str) -> None:
     tab.evaluate("location.hash = 'trial-12'")  # a knob that nobody has, blocked
     assert "<img src=x onerror=alert(1)>" in _shown(tab, 12).locator("ol.rails").inner_text()
     assert tab.locator("img, main b b, dialog b b, main script, dialog script").count() == 0
+
+
+def test_each_answer_of_a_talk_stays_text(tab: Any, tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "home")
+    attempts = [Attempt("", HOSTILE, "schema", HOSTILE), Attempt(HOSTILE, f"{{{HOSTILE}", None, HOSTILE)]
+    folder.store.open_trial(0, Proposal(change("lr", GOOD), "llm", HOSTILE, HOSTILE, attempts=attempts))
+    _open(tab, f"{write_report(folder).as_uri()}#trial-1")
+    dialog = _shown(tab, 1)
+    text = next(text for text in dialog.locator("pre").all_inner_texts() if "> answer 2 of 2" in text)
+    assert text.count("<img src=x onerror=alert(1)><script>alert(2)</script>") == 5, "two answers, two reasons, asked"
+    assert not re.search("[\x1b\u202e]", dialog.inner_text())
+    assert tab.locator("img, dialog b b, main script, dialog script").count() == 0
 
 
 def test_a_tooltip_shows_hostile_text_as_text(tab: Any, report: str) -> None:

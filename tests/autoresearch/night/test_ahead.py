@@ -48,3 +48,13 @@ def test_what_is_learned_of_answers_moves_the_question(clock: Clock) -> None:
     clock.now += 1
     ahead.progress(progress("0002-0", 99))
     assert ahead.is_time(), "the second run ends in a second"
+
+
+def test_a_proposal_that_no_model_made_teaches_nothing(clock: Clock) -> None:
+    ahead = Ahead(clock)
+    ahead.answered(40.0)
+    ahead.answered(0.0)
+    for step in (0, 50):
+        clock.now = float(step)
+        ahead.progress(progress("0001-0", step))
+    assert ahead.is_time(), "the model will be asked again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,10 +128,10 @@ def test_a_way_that_gives_nothing_to_read_is_found_out_again_but_not_each_time(e
     forms = llm().forms
     request = {"model": "test/model", "messages": [{"role": "user", "content": "?"}]}
     for _ in range(2 + QUESTIONS_BETWEEN_LOOKS):
-        forms.ask(request, lambda _: {})
+        forms.ask(request, lambda _: {}, until=math.inf)
     assert asked(endpoint) == ["json_schema"] * 2 + ["json_object"] * QUESTIONS_BETWEEN_LOOKS
     assert len(endpoint.probes) == 1 + 4
-    forms.ask(request, lambda _: {})
+    forms.ask(request, lambda _: {}, until=math.inf)
     assert len(endpoint.probes) == 1 + 4 + 4
 
 

@@ -246,6 +246,14 @@ def test_a_model_that_is_asked_for_lessons_gives_them_with_its_proposal(endpoint
     assert proposal.notes == [found.note] == ["1 of 2 lessons left out: there is no knob sigma"]
 
 
+def test_a_key_in_escapes_of_json_is_in_no_lesson_and_no_note(endpoint: Endpoint) -> None:
+    told = answer(said(text="the key is KEY"), said(knob="KEY")).replace("KEY", f"\\u{ord(KEY[0]):04x}{KEY[1:]}")
+    endpoint.answer = answers((200, completion(told)))
+    proposal = LlmProposer(REFLECT, TpeProposer()).propose(known())
+    assert proposal.reflection and proposal.reflection.lessons == (replace(HIGHER_HELPS, text="the key is [secret]"),)
+    assert proposal.notes == ["1 of 2 lessons left out: there is no knob [secret]"] and KEY not in repr(proposal)
+
+
 def test_an_endpoint_without_schemas_is_asked_for_lessons_plainly(endpoint: Endpoint) -> None:
     usual = answers((200, completion(answer(said()))))
     endpoint.answer = lambda request: (400, "{}") if "response_format" in request else usual(request)
