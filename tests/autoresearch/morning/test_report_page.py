@@ -164,15 +164,12 @@ def test_hostile_text_stays_text_everywhere(tab: Any, report: str) -> None:
 
 
 def test_each_answer_of_a_talk_stays_text(tab: Any, tmp_path: Path) -> None:
-    folder = make_study(tmp_path / "home")
     attempts = [Attempt("", HOSTILE, "schema", HOSTILE), Attempt(HOSTILE, f"{{{HOSTILE}", None, HOSTILE)]
-    folder.store.open_trial(0, Proposal(change("lr", GOOD), "llm", HOSTILE, HOSTILE, attempts=attempts))
+    (folder := make_study(tmp_path)).store.open_trial(0, Proposal("{}", "llm", HOSTILE, HOSTILE, attempts=attempts))
     _open(tab, f"{write_report(folder).as_uri()}#trial-1")
-    dialog = _shown(tab, 1)
-    text = next(text for text in dialog.locator("pre").all_inner_texts() if "> answer 2 of 2" in text)
+    text = next(text for text in _shown(tab, 1).locator("pre").all_inner_texts() if "> answer 2 of 2" in text)
     assert text.count("<img src=x onerror=alert(1)><script>alert(2)</script>") == 5, "two answers, two reasons, asked"
-    assert not re.search("[\x1b\u202e]", dialog.inner_text())
-    assert tab.locator("img, dialog b b, main script, dialog script").count() == 0
+    assert not re.search("[\x1b\u202e]", text) and tab.locator("img, dialog b b, dialog script").count() == 0
 
 
 def test_a_tooltip_shows_hostile_text_as_text(tab: Any, report: str) -> None:
