@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -169,7 +170,7 @@ class LlmProposer:
             "messages": talk.messages(self._lineage_tokens),
             "temperature": self._temperature,
             "max_tokens": tokens,
-            "seed": history.number,
+            "seed": random.Random(f"llm/{history.seed}/{history.number}").getrandbits(31),
         }
         return self.forms.ask(
             request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from dataclasses import replace
 from typing import Any
@@ -85,7 +86,7 @@ class Reflector:
             "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}],
             "temperature": self._temperature,
             "max_tokens": tokens,
-            "seed": history.number,
+            "seed": random.Random(f"lessons/{history.seed}/{history.number}").getrandbits(31),
         }
         return self._forms.ask(request, lambda _: answer_schema(history), time.monotonic() + self._endpoint.seconds)
 

@@ -54,6 +54,14 @@ def test_tpe_takes_failed_trials_as_worse_and_not_as_numbers() -> None:
 # --- a language model behind an endpoint ---
 
 
+def test_another_study_seed_asks_a_model_for_another_draw(endpoint: Endpoint) -> None:
+    proposer = LlmProposer(MODEL, RandomProposer())
+    for seed in (0, 0, 1):
+        proposer.propose(history(seed=seed))
+    first, again, other = (request["seed"] for request in endpoint.requests)
+    assert first == again != other
+
+
 def test_a_configured_endpoint_makes_a_hybrid_of_optimizer_and_model_the_default(endpoint: Endpoint) -> None:
     assert make_proposer(ProposerSettings()).name == "hybrid"
     proposer = make_proposer(MODEL)
