@@ -18,7 +18,7 @@ from autoresearch.proposers.prompt import answer_schema
 from autoresearch.proposers.proposer import Meter, Proposer
 from autoresearch.proposers.reflector import Reflector, is_due
 from autoresearch.proposers.share import MODEL
-from autoresearch.proposers.talk import Adviser, Talk
+from autoresearch.proposers.talk import Adviser, Talk, counted
 from autoresearch.trial import History, Proposal, Trial
 
 NIM_URL = "https://integrate.api.nvidia.com/v1"
@@ -146,22 +146,27 @@ class LlmProposer:
                 return talk.heard(answer, time.monotonic() - started)
 
     def _ask(self, talk: Talk) -> Answer:
-        """Asks once more, with more tokens, while they are used up before there is anything to read.
+        """Asks once more, with more tokens, while they are used up before there is anything to read. Those of every
+        try are counted.
 
         Raises NoAnswer; Refused also where the question left the answer too little of the model's context."""
-        answer = self._ask_once(talk, self._tokens)
+        answers = [answer := self._ask_once(talk, self._tokens)]
         while answer.cut_off and not talk.is_readable(answer.text):
             if (answer.completion_tokens or self._tokens) < self._tokens:
                 raise Refused("the question leaves no room for an answer in the model's context window")
             if self._tokens >= self._most_tokens:
                 break
             try:
-                answer = self._ask_once(talk, 2 * self._tokens)
+                answers.append(answer := self._ask_once(talk, 2 * self._tokens))
             except Refused:  # more than the model has room for
                 self._most_tokens = self._tokens
                 break
             self._tokens *= 2
-        return answer
+        return replace(
+            answer,
+            prompt_tokens=counted(each.prompt_tokens for each in answers),
+            completion_tokens=counted(each.completion_tokens for each in answers),
+        )
 
     def _ask_once(self, talk: Talk, tokens: int) -> Answer:
         history = talk.history

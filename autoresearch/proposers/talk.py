@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -112,8 +112,8 @@ class Talk:
             proposal,
             prompt=self._cut(self._prompt),
             latency_seconds=sum(attempt.latency_seconds for attempt in self.attempts),
-            prompt_tokens=_sum(attempt.prompt_tokens for attempt in self.attempts),
-            completion_tokens=_sum(attempt.completion_tokens for attempt in self.attempts),
+            prompt_tokens=counted(attempt.prompt_tokens for attempt in self.attempts),
+            completion_tokens=counted(attempt.completion_tokens for attempt in self.attempts),
             attempts=self.attempts,
         )
 
@@ -159,6 +159,7 @@ def _back(attempt: Attempt) -> str:
     return f"Blocked by the {attempt.rail} rail: {clean(attempt.reason, 800)}. Answer again with another change."
 
 
-def _sum(counts: Any) -> int | None:
+def counted(counts: Iterable[int | None]) -> int | None:
+    """The sum of those that are known; None where none is."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None

@@ -294,13 +294,16 @@ def test_only_where_tpe_finds_nothing_new_either_does_the_night_end(endpoint: En
 def test_a_model_that_used_up_its_tokens_gets_more_and_keeps_them(endpoint: Endpoint) -> None:
     def answer(request: dict[str, Any]) -> tuple[int, str]:
         if request["max_tokens"] < 1600:
-            return 200, completion_of({"content": None, "reasoning_content": "Let me see"}, "length")
+            usage = {"prompt_tokens": 700, "completion_tokens": request["max_tokens"]}
+            return 200, completion_of({"content": None, "reasoning_content": "Let me see"}, "length", usage)
         return 200, completion(GOOD)
 
     endpoint.answer = answer
     proposer = llm()
-    assert proposer.propose(history()).raw == GOOD
-    assert proposer.propose(replace(history(), number=2)).raw == GOOD
+    first, second = (proposer.propose(replace(history(), number=number)) for number in (1, 2))
+    assert first.raw == second.raw == GOOD
+    assert (first.prompt_tokens, first.completion_tokens) == (3 * 700, ANSWER_TOKENS + 800 + 30)
+    assert (second.prompt_tokens, second.completion_tokens) == (700, 30)
     assert [request["max_tokens"] for request in endpoint.requests] == [ANSWER_TOKENS, 800, 1600, 1600]
 
 
