@@ -109,10 +109,12 @@ def _reached(truth: Array, level: float) -> Reached:
 def _paired(mine: Array, other: Array | None, mark: int) -> float | None:
     if other is None or other.shape != mine.shape:
         return None
-    gaps = mine[:, mark - 1] - other[:, mark - 1]
-    if not gaps.any():
-        return None
-    return float(stats.wilcoxon(gaps).pvalue)
+    return wilcoxon(mine[:, mark - 1] - other[:, mark - 1])
+
+
+def wilcoxon(gaps: Array) -> float | None:
+    """p of paired differences; None where there are none."""
+    return float(stats.wilcoxon(gaps).pvalue) if gaps.any() else None
 
 
 def real_nights(confirmed: Sequence[Confirmed], nights: Sequence[Night]) -> str:
@@ -170,7 +172,7 @@ def _figure(figure: Figure) -> str:
 
 def _cells(row: Row, marks: Sequence[int]) -> list[str]:
     truth = [_figure(row.truth[mark]) for mark in marks]
-    p_values = ["-" if (p := row.p_reference[mark]) is None else _p(p) for mark in marks if mark in (100, 400)]
+    p_values = ["-" if (p := row.p_reference[mark]) is None else p_text(p) for mark in marks if mark in (100, 400)]
     return [
         row.arm,
         *truth,
@@ -187,5 +189,5 @@ def _runs(runs: int | None) -> str:
     return "never" if runs is None else str(runs)
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"

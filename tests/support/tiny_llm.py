@@ -1,7 +1,14 @@
-"""A real OpenAI-compatible server, llama.cpp's, of a tiny language model that answers at random: it learned nothing."""
+"""A real OpenAI-compatible server, llama.cpp's, of a tiny language model that answers at random: it learned nothing.
+
+python tests/support/tiny_llm.py COMMAND runs a command for which the environment names such a model.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +85,15 @@ def served(model: Path, context: int = CONTEXT) -> Iterator[str]:
         yield f"{server.listening_address}/v1"
     finally:
         del server  # which closes it
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(model := Path(folder) / "tiny.gguf")
+        with served(model) as url:
+            named = {"OPENAI_BASE_URL": url, "AUTORESEARCH_MODEL": "tiny", "OPENAI_API_KEY": ""}
+            sys.exit(subprocess.call(sys.argv[1:], env=os.environ | named))
+
+
+if __name__ == "__main__":
+    main()
