@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from typing import Any
 
 import pytest
 from command_line import run as command
-from endpoint import KEY, Endpoint, assert_nowhere, completion, named_by_environment
-from endpoint_replies import ANSWERS, GOOD, LATE, LOGIN, NO_ANSWERS, Reply, body, completion_of, said
+from endpoint import KEY, Endpoint, Reply, assert_nowhere, completion, named_by_environment
+from endpoint_replies import ANSWERS, GOOD, LATE, LOGIN, NO_ANSWERS, body, completion_of, said
 from histories import baseline, history, past_trial
 from sample_study import HOSTILE
 from studies import change, make_study, query, run_study
@@ -310,7 +311,7 @@ def one_after_the_other(endpoint: Endpoint, replies: list[Reply], first: int) ->
     """One for each trial from the first that a model is asked for, and then what is good and new."""
 
     def reply(handler: BaseHTTPRequestHandler, closed: threading.Event) -> None:
-        number = endpoint.requests[-1]["seed"]
+        (number,) = map(int, re.findall(r"Propose trial (\d+)\.", endpoint.requests[-1]["messages"][1]["content"]))
         new = said(change("weight_decay", number / 1000))
         (replies[number - first] if number - first < len(replies) else new)(handler, closed)
 

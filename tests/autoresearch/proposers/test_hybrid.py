@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_what_was_answered_before_a_model_fell_silent_is_kept(endpoint: Endpoint
 # --- the share ---
 
 
-def trials(model: list[float | None], optimizer: list[float | None]) -> list[Trial]:
+def trials(model: Sequence[float | None], optimizer: Sequence[float | None]) -> list[Trial]:
     gains = [*(("llm", gain) for gain in model), *(("gp", gain) for gain in optimizer)]
     made = [past_trial(n, "lr", n / 10_000, gain, proposer=name) for n, (name, gain) in enumerate(gains, 1)]
     return [baseline(), *made]

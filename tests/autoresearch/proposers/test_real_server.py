@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,8 @@ from studies import make_study, query, run_study
 
 from autoresearch.config import ProposerSettings
 from autoresearch.proposers.classic import RandomProposer
-from autoresearch.proposers.endpoint import Answer, ChatEndpoint, Refused
+from autoresearch.proposers.completion import Answer
+from autoresearch.proposers.endpoint import ChatEndpoint, Refused
 from autoresearch.proposers.llm import LlmProposer
 from autoresearch.proposers.prompt import answer_schema, instructions, render
 from autoresearch.trial import History, Trial
@@ -52,7 +54,7 @@ def ask(url: str, schema: dict[str, Any], text: str = "lr?", seed: int = 0) -> A
     form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
     messages = [{"role": "user", "content": text}]
     request = dict(model="tiny", messages=messages, temperature=1.5, max_tokens=2000, seed=seed, response_format=form)
-    return ChatEndpoint(url, None, 60, 0).ask(request)
+    return ChatEndpoint(url, None, 60, 0).ask(request, time.monotonic() + 60)
 
 
 def proposer(url: str, lineage_tokens: int) -> LlmProposer:
