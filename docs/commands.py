@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
-from typer.models import ArgumentInfo
+from typer.models import ArgumentInfo, CommandInfo
 
 from autoresearch.cli import app
 
@@ -75,12 +75,22 @@ class Command:
 def commands() -> list[Command]:
     """In the order in which `autoresearch --help` shows them."""
     found = []
-    for info in app.registered_commands:
-        assert info.name and info.epilog and info.callback and info.callback.__doc__, "a command lacks help or example"
+    for name, info in _registered():
+        assert info.epilog and info.callback and info.callback.__doc__, "a command lacks help or example"
         help = inspect.cleandoc(info.callback.__doc__).replace("\\[", "[")  # the terminal's markup needs the backslash
         example = info.epilog.removeprefix("Example: ")
-        found.append(Command(info.name, " ".join(help.split()), example, list(_parameters(info.callback))))
+        found.append(Command(name, " ".join(help.split()), example, list(_parameters(info.callback))))
     return found
+
+
+def _registered() -> Iterator[tuple[str, CommandInfo]]:
+    """Each command by all of its name; those of a group follow the others."""
+    for info in app.registered_commands:
+        yield str(info.name), info
+    for group in app.registered_groups:
+        assert group.typer_instance
+        for info in group.typer_instance.registered_commands:
+            yield f"{group.name} {info.name}", info
 
 
 def page() -> str:
@@ -108,6 +118,7 @@ def _parameters(callback: Any) -> Iterator[Parameter]:
     for name, parameter in inspect.signature(callback).parameters.items():
         annotated, info = get_args(hints[name])[:2]
         kind = next(kind for kind in get_args(annotated) or (annotated,) if kind is not type(None))
+        kind = next(iter(get_args(kind)), kind)  # of a list: what it holds
         help = f"{info.help} {_limits(info)}".strip()
         if isinstance(info, ArgumentInfo):
             yield Parameter(name.upper(), "", help, True)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     ["__main__"],
     ["cli"],
+    ["distill"],
     ["night"],
     ["morning", "sweep"],
     ["terminal"],
@@ -29,7 +30,8 @@ ORDER = [
 ]
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
-    "cli": [["__init__"], ["night", "look", "morning", "machine"], ["app", "faults"]],
+    "cli": [["__init__"], ["night", "look", "morning", "machine", "distill"], ["app", "faults"]],
+    "distill": [["write"], ["corpus"], ["report"], ["balance", "rows"], ["earned", "texts"], ["terms"], ["__init__"]],
     "night": [
         ["session", "daemon"],
         ["loop", "display"],

@@ -53,9 +53,10 @@ def _version(
     pass
 
 
-def command(example: str) -> Callable[[Any], Any]:
-    """Registers a command, named as in its example, with which its help ends."""
-    return app.command(example.split()[1], epilog=f"Example: {example}")
+def command(example: str, group: typer.Typer = app) -> Callable[[Any], Any]:
+    """Registers a command, or one of a group, named as in its example, with which its help ends."""
+    name = example.split()[1 if group is app else 2]
+    return group.command(name, epilog=f"Example: {example}")
 
 
 def open_study(name: str, home: Path | None) -> StudyFolder:

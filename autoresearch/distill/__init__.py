@@ -1,0 +1,1 @@
+"""What studies have learned, made into something that a smaller proposer can be taught."""
