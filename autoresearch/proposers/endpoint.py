@@ -95,8 +95,9 @@ class ChatEndpoint:
 
     def _ask(self, request: dict[str, Any], until: float) -> Answer:
         client = self._client
+        late = NoAnswer(f"no whole answer in {words.duration(self.seconds)}")
         if (seconds := min(self.seconds, until - time.monotonic())) <= 0:
-            raise NoAnswer("no time was left for another question")
+            raise late
         answer = in_background(
             lambda: read_completion(client.chat.completions.with_raw_response.create(**request).http_response.content)
         )
@@ -106,7 +107,7 @@ class ChatEndpoint:
             raise NoAnswer(self._say(str(error))) from None
         except (TimeoutError, openai.APITimeoutError):
             self.hang_up()
-            raise NoAnswer(f"no whole answer in {words.duration(self.seconds)}") from None
+            raise late from None
         except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError) as error:
             raise Refused(self._say(_status(error))) from None
         except openai.InternalServerError as error:

@@ -77,10 +77,10 @@ def candidates(*each: object) -> str:
 
 @pytest.mark.parametrize("name", NO_ANSWERS)
 def test_without_an_answer_gp_proposes_and_the_model_is_asked_again_later(
-    name: str, kind: str, endpoint: Endpoint, study: StudyFolder
+    name: str, endpoint: Endpoint, study: StudyFolder
 ) -> None:
     endpoint.reply, _ = NO_ANSWERS[name]
-    proposer = model(kind)
+    proposer = model("hybrid")
     proposal = proposer.propose(known())
     assert proposal.proposer == "gp" and passes(proposal.raw, known())
     (note,) = proposal.notes
@@ -118,7 +118,7 @@ def test_a_wait_that_is_asked_for_is_kept_where_it_is_short(
     assert model(kind, max_retries=retries).propose(known()).proposer == proposer
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
 def test_what_finding_out_the_form_ends_with_is_got_over_too(
     status: int, kind: str, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +161,7 @@ SLOW: dict[str, tuple[Reply, str]] = {
 }
 
 
-@pytest.mark.parametrize("knows_the_form", [True, False])
+@pytest.mark.parametrize(("kind", "knows_the_form"), [("llm", False), ("hybrid", True)])
 @pytest.mark.parametrize("name", SLOW)
 def test_all_questions_for_one_proposal_have_the_time_of_one(
     name: str, knows_the_form: bool, kind: str, endpoint: Endpoint, takes: dict[str, float], study: StudyFolder
@@ -260,10 +260,10 @@ LISTS = {
 
 @pytest.mark.parametrize("name", LISTS)
 def test_candidates_of_no_use_are_asked_for_again_and_then_left_to_the_rails(
-    name: str, kind: str, endpoint: Endpoint, study: StudyFolder
+    name: str, endpoint: Endpoint, study: StudyFolder
 ) -> None:
     endpoint.reply = said(LISTS[name])
-    proposal = model(kind).propose(known())
+    proposal = model("hybrid").propose(known())
     assert proposal.proposer == "llm" and len(proposal.attempts) == 3
     assert all(attempt.rail and attempt.reason.isprintable() for attempt in proposal.attempts)
     assert not passes(proposal.raw, known())
@@ -336,7 +336,7 @@ def test_a_night_of_faults_goes_on_comes_back_to_the_model_and_keeps_no_secret(
     folder = make_study(tmp_path, limits__run_seconds=1.5)
     trials = first + len(faults)
     assert (
-        run_study(folder, proposer=model(kind, timeout_seconds=3.0), trials=trials) == f"{trials} trials done, as asked"
+        run_study(folder, proposer=model(kind, timeout_seconds=2.0), trials=trials) == f"{trials} trials done, as asked"
     )
     proposed = [trial.proposer for trial in folder.store.trials()]
     assert proposed[-1] == "llm" and folder.store.trials()[-1].state != "blocked"
