@@ -30,8 +30,17 @@ ORDER = [
 ]
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
-    "cli": [["__init__"], ["night", "look", "morning", "machine", "distill"], ["app", "faults"]],
-    "distill": [["write"], ["corpus"], ["report"], ["balance", "rows"], ["earned", "texts"], ["terms"], ["__init__"]],
+    "cli": [["__init__"], ["night", "look", "morning", "machine", "distill", "race"], ["app", "faults"]],
+    "distill": [
+        ["write", "race_text"],
+        ["corpus", "compete", "race_chart"],
+        ["race", "racers"],
+        ["report", "held"],
+        ["balance", "rows"],
+        ["earned", "texts"],
+        ["terms"],
+        ["__init__"],
+    ],
     "night": [
         ["session", "daemon"],
         ["loop", "display"],

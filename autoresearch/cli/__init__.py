@@ -4,7 +4,7 @@ import sqlite3
 import sys
 
 # ruff: noqa: I001, F401 - each of these adds its commands, which --help shows in this order
-from autoresearch.cli import night, look, morning, machine, distill
+from autoresearch.cli import night, look, morning, machine, distill, race
 from autoresearch.cli.app import app
 from autoresearch.cli.faults import line_of
 from autoresearch.errors import UserError

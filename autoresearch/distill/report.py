@@ -88,8 +88,8 @@ def part(rows: Sequence[Row]) -> Part:
         rows=len(rows),
         rows_with_variants=len(texts),
         effective_rows=round(total**2 / sum(row.weight**2 for row in rows), 2) if rows else 0.0,
-        knob_entropy=_entropy((knob, mass) for (knob, _), mass in masses),
-        pair_entropy=_entropy(masses),
+        knob_entropy=entropy((knob, mass) for (knob, _), mass in masses),
+        pair_entropy=entropy(masses),
         pairs=len({pair for pair, _ in masses}),
         most_frequent=most and _said(most[0]),
         most_frequent_share=most and round(most[1], 4),
@@ -195,7 +195,8 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _entropy(masses: Iterable[tuple[object, float]]) -> float:
+def entropy(masses: Iterable[tuple[object, float]]) -> float:
+    """In bits, to four digits, of the shares that keys have of all masses."""
     sums: dict[object, float] = {}
     for key, mass in masses:
         sums[key] = sums.get(key, 0.0) + mass

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from autoresearch.distill.earned import Earnings
-from autoresearch.distill.terms import LOW, Pair, Row, Terms
+from autoresearch.distill.terms import LOW, Pair, Row, Terms, first_held_out
 from autoresearch.distill.texts import answer, question, variants
 from autoresearch.errors import UserError
 from autoresearch.evidence.evidence import Evidence
@@ -41,12 +41,12 @@ def rows_of(folder: StudyFolder, terms: Terms) -> StudyRows:
     if n < 1:
         raise UserError(f"study {folder.name} has no trials to learn from: run it first, or leave it out")
     whole = folder.name in terms.hold_out_studies
-    first_held_out = 1 if whole else n + 1 - round(n * terms.hold_out)
+    first = 1 if whole else first_held_out(n, terms.hold_out)
     made = StudyRows(folder.name, n, evidence.imported)
     # The tail must not be known to what is trained on: hindsight ends where the tail begins.
-    before, after = Earnings(evidence, first_held_out), Earnings(evidence, n + 1)
+    before, after = Earnings(evidence, first), Earnings(evidence, n + 1)
     for trial in evidence.trials[1:]:
-        is_held_out = trial.number >= first_held_out
+        is_held_out = trial.number >= first
         if trial.state != "blocked" and not is_held_out:
             made.chosen.append(list(trial.changes.items()))
             if trial.decision == "keep":

@@ -38,6 +38,11 @@ class Terms:
             )
 
 
+def first_held_out(trials: int, share: float) -> int:
+    """The number of the first trial that is held out, of so many after the baseline."""
+    return trials + 1 - round(trials * share)
+
+
 @dataclass(frozen=True)
 class Row:
     """One question and the answer that is taught.
