@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,3 +226,11 @@ for arguments in {commands!r}:
     assert loaded == dict.fromkeys((arguments[0] for arguments in commands), False), (
         "torch takes seconds and half a gigabyte to import; only workers need it, in processes of their own"
     )
+
+
+def test_the_command_line_leaves_the_cores_to_the_workers() -> None:
+    """Also where nobody has set it: several threads of a small matrix wait for one another, and for busy workers."""
+    code = "import autoresearch.cli, numpy, threadpoolctl; print(threadpoolctl.threadpool_info()[0]['num_threads'])"
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "1\n"

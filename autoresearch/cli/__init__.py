@@ -8,7 +8,7 @@ import sys
 # a proposal, which one thread does in 0.03 s, took 0.6 to 3 s.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# ruff: noqa: E402, I001, F401 - each of these adds its commands, which --help shows in this order
+# ruff: noqa: I001, F401 - each of these adds its commands, which --help shows in this order
 from autoresearch.cli import night, look, morning, machine, distill, race
 from autoresearch.cli.app import app
 from autoresearch.cli.faults import line_of
