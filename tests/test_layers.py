@@ -33,13 +33,13 @@ ORDER = [
 INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine", "distill", "race"], ["app", "faults"]],
     "distill": [
-        ["write", "race_text"],
-        ["corpus", "compete", "race_chart"],
+        ["write", "race_text", "lora", "lora_worker"],
+        ["corpus", "compete", "race_chart", "card"],
         ["race", "racers"],
         ["report", "held"],
         ["balance", "rows"],
-        ["earned", "texts"],
-        ["terms"],
+        ["earned", "texts", "examples"],
+        ["terms", "lora_terms"],
         ["__init__"],
     ],
     "night": [
@@ -99,6 +99,8 @@ INSIDE = {
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.
 LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data", "trainer.cache"}
+# What takes seconds and half a gigabyte to load, and what alone loads it here, in a process of its own.
+HEAVY, HEAVY_FILES = {"torch", "transformers", "peft"}, {"autoresearch/distill/lora_worker.py"}
 MOST_LINES = 400
 
 
@@ -205,6 +207,12 @@ def test_a_file_begins_with_one_sentence_that_says_what_it_is_for() -> None:
 def test_a_file_can_be_read_in_one_sitting() -> None:
     lines = {name(path): len(path.read_text("utf-8").splitlines()) for path in ALL}
     assert {path: n for path, n in lines.items() if n > MOST_LINES} == {}, "two reasons to change are two files"
+
+
+def test_only_the_child_that_teaches_a_model_loads_torch() -> None:
+    assert {name(path) for path in files("autoresearch") if packages(path) & HEAVY} == HEAVY_FILES
+    inside = {imported for path in files("autoresearch") for imported in imports(path) if "lora_worker" in imported}
+    assert not inside, "it is started, never imported"
 
 
 def test_the_command_line_starts_without_torch(tmp_path: Path) -> None:

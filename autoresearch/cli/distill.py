@@ -13,6 +13,7 @@ from autoresearch.errors import UserError
 from rails import clean
 
 EXAMPLE = "autoresearch distill corpus mine --out corpus"
+DEFAULT_BASE = "Qwen/Qwen2.5-3B-Instruct"
 
 group = typer.Typer(
     no_args_is_help=True, help="Teach a smaller proposer what studies have learned.", epilog=f"Example: {EXAMPLE}"
@@ -61,3 +62,52 @@ def corpus(
     write_corpus(made, out)
     train, rest = words.count(report.train.rows_with_variants, "row"), report.held_out.rows
     print(f"{out}: {train} to train on, {rest} held out, sha256 {report.sha256[:12]}; next: read {out / 'report.md'}")
+
+
+@command("autoresearch distill train corpus --out adapter", group)
+def train(
+    corpus: Annotated[Path, typer.Argument(help="A folder that `distill corpus` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The adapter's folder; one that was begun is gone on with.")],
+    base: Annotated[
+        str, typer.Option(help="What is taught: a folder, or a name on Hugging Face's hub.")
+    ] = DEFAULT_BASE,
+    epochs: Annotated[int, typer.Option(min=1, help="Times through the corpus, at most.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a step; memory holds one at a time.")] = 16,
+    lr: Annotated[float, typer.Option(min=1e-8, max=1, help="Learning rate, constant after ten steps.")] = 2e-4,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens of a row; a longer one is refused, never cut.")] = 8192,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between looks at what is held out; a kill loses no more.")
+    ] = 20,
+    patience: Annotated[int, typer.Option(min=1, help="Looks without a lower held-out loss, then it ends.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the adapter, its dropout and the order of rows.")] = 0,
+    merge: Annotated[bool, typer.Option("--merge", help="Write the base with it too, to OUT-merged.")] = False,
+) -> None:
+    """Teach a model a corpus: a LoRA that PEFT, vLLM and NIM load as it is. Needs the extra distill."""
+    import sys
+
+    from autoresearch.distill.lora import sha256, teach
+    from autoresearch.distill.lora_terms import LoraRequest
+    from autoresearch.terminal.console import make_console
+
+    request = LoraRequest(
+        corpus=str(corpus.resolve()),
+        sha256=sha256(corpus),
+        base=str(Path(base).resolve()) if Path(base).is_dir() else base,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        max_length=max_length,
+        patience=patience,
+        evaluate_every=evaluate_every,
+        seed=seed,
+        merge=merge,
+    )
+    taught = teach(request, out, make_console())
+    result, of_base = taught.result, taught.result.base_answers
+    if result.loss >= result.base_loss:
+        print("warning: on what was held out it is no better than its own base: do not use it", file=sys.stderr)
+    print(
+        f"{out}: held-out loss {result.loss:.4f} (base {result.base_loss:.4f}), {result.answers.matched} of "
+        f"{words.count(of_base.asked, 'answer')} matched (base {of_base.matched}), "
+        f"{words.energy(taught.energy.joules, [taught.energy.source])}; next: read {out / 'README.md'}"
+    )
