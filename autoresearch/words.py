@@ -26,6 +26,11 @@ def bpb(score: float | None) -> str:
     return NONE if score is None else f"{score:.4f}"
 
 
+def nats(loss: float) -> str:
+    """ "0.5731": a loss, in nats per token."""
+    return f"{loss:.4f}"
+
+
 def plus_minus(value: float | None, half_interval: float | None) -> str:
     """ "2.8175 ± 0.0145": a score, or a gain whose direction is told in words, with half of its 95 % interval."""
     return bpb(value) if value is None or half_interval is None else f"{value:.4f} ± {half_interval:.4f}"

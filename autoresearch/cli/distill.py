@@ -107,7 +107,7 @@ def train(
     if result.loss >= result.base_loss:
         print("warning: on what was held out it is no better than its own base: do not use it", file=sys.stderr)
     print(
-        f"{out}: held-out loss {result.loss:.4f} (base {result.base_loss:.4f}), {result.answers.matched} of "
-        f"{words.count(of_base.asked, 'answer')} matched (base {of_base.matched}), "
+        f"{out}: held-out loss {words.nats(result.loss)} (base {words.nats(result.base_loss)}), "
+        f"{result.answers.matched} of {words.count(of_base.asked, 'answer')} matched (base {of_base.matched}), "
         f"{words.energy(taught.energy.joules, [taught.energy.source])}; next: read {out / 'README.md'}"
     )

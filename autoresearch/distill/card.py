@@ -30,7 +30,8 @@ def card(request: LoraRequest, result: LoraResult, energy: Energy) -> str:
         "",
         "| on what was held out | its base | this |",
         "|---|---|---|",
-        f"| loss, nats per token of the answer, by weight | {result.base_loss:.4f} | {result.loss:.4f} |",
+        f"| loss, nats per token of the answer, by weight | {words.nats(result.base_loss)} "
+        f"| {words.nats(result.loss)} |",
         f"| answers that can be read | {_share(base.readable, base)} | {_share(tuned.readable, tuned)} |",
         f"| answers matched | {_share(base.matched, base)} | {_share(tuned.matched, tuned)} |",
         "",

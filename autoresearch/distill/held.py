@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from autoresearch import words
 from autoresearch.distill.earned import Earnings
 from autoresearch.distill.terms import first_held_out
 from autoresearch.distill.texts import answer
@@ -64,8 +65,8 @@ def states_of(folder: StudyFolder, hold_out: float) -> list[State]:
     found = [state for trial in asked if (state := _state(folder, evidence, trial))]
     if not found:
         raise UserError(
-            f"study {folder.name} has no held-out trial that was proposed ({n} trials, --hold-out {hold_out:g}): "
-            "run more trials, hold out more, or leave it out"
+            f"study {folder.name} has no held-out trial that was proposed ({words.count(n, 'trial')}, "
+            f"--hold-out {hold_out:g}): run more trials, hold out more, or leave it out"
         )
     return found
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from autoresearch import words
 from autoresearch.config import EnergySettings
 from autoresearch.distill.card import card
 from autoresearch.distill.lora_terms import (
@@ -170,8 +171,10 @@ def _follow(child: subprocess.Popen[str], energy: _Metered, console: Console, fo
                     progress.update(task, completed=told["step"], total=told["steps"], note=note)
                 case "evaluation":
                     energy.settle(child.pid, told["cpu_seconds"])
-                    base = f" (base {told['base_loss']:.4f})" if told["step"] else ", of the base"
-                    console.print(f"step {told['step']} of {told['steps']}: held-out loss {told['loss']:.4f}{base}")
+                    base = f" (base {words.nats(told['base_loss'])})" if told["step"] else ", of the base"
+                    console.print(
+                        f"step {told['step']} of {told['steps']}: held-out loss {words.nats(told['loss'])}{base}"
+                    )
                 case "refused":
                     raise UserError(told["message"])
                 case "done":

@@ -174,7 +174,7 @@ def _lesson(said: object, history: History) -> Lesson:
     if not (text.isascii() and 0 < len(text) <= MOST_CHARACTERS):
         raise ValueError(f"the text of one on {knob} is no ASCII of 1 to {MOST_CHARACTERS} characters")
     if not 1 <= len(numbers) <= MOST_TRIALS:
-        raise ValueError(f"one on {knob} names {len(numbers):,} trials: 1 to {MOST_TRIALS} are allowed")
+        raise ValueError(f"one on {knob} names {words.count(len(numbers), 'trial')}: 1 to {MOST_TRIALS} are allowed")
     of_knob = {trial.number for trial in history.trials if trial.state in TRAINED and knob in trial.changes}
     for number in numbers:
         if type(number) is not int:
