@@ -69,11 +69,11 @@ def write_model(path: Path, seed: int = 0) -> None:
 
 
 @contextmanager
-def served(model: Path, context: int = CONTEXT) -> Iterator[str]:
+def served(model: Path, context: int = CONTEXT, name: str = "tiny") -> Iterator[str]:
     """The base URL of a server, on one thread, of a model that was written; it listens until the end."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(model)
-    parameters.model_alias = {"tiny"}
+    parameters.model_alias = {name}
     parameters.n_ctx = context
     parameters.n_gpu_layers = 0
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
