@@ -29,7 +29,7 @@ def init(
     data: Annotated[
         str | None, typer.Option(help="stdlib, a file, a folder of .txt .md .jsonl .parquet, or hf:NAME[:CONFIG].")
     ] = None,
-    proposer: Annotated[str | None, typer.Option(help="auto, llm, gp, tpe or random.")] = None,
+    proposer: Annotated[str | None, typer.Option(help="auto, hybrid, llm, gp, tpe or random.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs in flight at once.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
     before: Annotated[
