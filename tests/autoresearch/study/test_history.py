@@ -92,6 +92,29 @@ def test_the_history_of_any_trial_is_what_its_proposer_was_shown(tmp_path: Path,
     assert len({trial.n_runs for trial in seen if trial.number == 0}) > 1, "the reference got runs meanwhile"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_is_so_where_the_proposer_was_asked_ahead_of_need(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Recorder):
+        def takes_long(self, known: History) -> bool:
+            return True
+
+    monkeypatch.setattr("autoresearch.night.loop.Ahead.is_time", lambda self: True)
+    folder = make_study(tmp_path, **SHORT)
+    recorder = Slow(ScriptedProposer(STORY), tmp_path / "shown")
+    run_study(folder, proposer=recorder, workers=workers)
+    ahead = query(folder, "SELECT trial, asked_tick, opened_tick FROM proposals JOIN trials ON trial = number "
+                          "WHERE asked_tick IS NOT NULL")  # fmt: skip
+    assert len(ahead) > 3 and all(asked < opened for _, asked, opened in ahead)
+    shown = recorder.shown()
+    for trial, _, _ in ahead:
+        rebuilt = history.at(folder, trial)
+        assert_same(rebuilt, shown[rebuilt.number])
+    ended = query(folder, "SELECT ended_tick FROM runs")
+    assert any(asked < tick < opened for (tick,) in ended for _, asked, opened in ahead), "a run ended meanwhile"
+
+
 def test_it_is_so_for_a_classic_proposer_too(tmp_path: Path) -> None:
     folder = make_study(tmp_path, **SHORT)
     recorder = Recorder(TpeProposer(), tmp_path / "shown")
