@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import command_line
+    from endpoint import Endpoint
 
 # A person's own cache is neither read nor written.
 CACHE = tempfile.TemporaryDirectory(prefix="autoresearch-tests-")
@@ -32,6 +35,15 @@ def command(
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     return partial(command_line.run, monkeypatch, capsys)
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    """A language model's endpoint that the environment names."""
+    from endpoint import named_by_environment  # likewise
+
+    with named_by_environment(monkeypatch) as server:
+        yield server
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

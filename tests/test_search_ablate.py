@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from endpoint import Endpoint, completion, named_by_environment
+from endpoint import Endpoint, completion
 from search import ablate
 from studies import BAD, GOOD, change
 
@@ -34,12 +34,6 @@ class Valley:
     def run(self, recipe: Mapping[str, Value], seed: int, night: int) -> RunResult:
         score = self.truth(recipe) + random.Random(f"{night}/{seed}/{sorted(recipe.items())}").gauss(0, 0.005)
         return RunResult("run", seed, "complete", val_bpb=score, test_bpb=score, total_seconds=10.0)
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 def cells(table: str, arm: str) -> dict[str, str]:

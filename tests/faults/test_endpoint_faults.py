@@ -8,7 +8,6 @@ import re
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,6 @@ from autoresearch.trial import MAX_RAW_BYTES, History, Proposal, Trial
 from autoresearch.workers.local import LocalLauncher
 
 FOR_EVER = 3600.0
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from command_line import run as command
-from endpoint import KEY, Endpoint, Reply, assert_nowhere, completion, named_by_environment
+from endpoint import KEY, Endpoint, Reply, assert_nowhere, completion
 from endpoint_replies import ANSWERS, GOOD, LATE, LOGIN, NO_ANSWERS, body, completion_of, said
 from histories import baseline, history, past_trial
 from sample_study import HOSTILE
@@ -32,12 +31,6 @@ from trainer.cache import cache_folder
 
 KINDS = ("llm", "hybrid")
 BLOCKED = change("lr", 99.0)
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

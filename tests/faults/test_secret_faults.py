@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import run as command
-from endpoint import KEY, Endpoint, assert_nowhere, named_by_environment
+from endpoint import KEY, Endpoint, assert_nowhere
 from endpoint_replies import body, said
 from studies import change, make_study, run_study
 
@@ -17,12 +16,6 @@ from autoresearch.config import ProposerSettings
 from autoresearch.errors import UserError
 from autoresearch.proposers import make_proposer
 from autoresearch.secrecy import Secrets, without_credentials
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 @pytest.mark.parametrize("kind", ["llm", "hybrid"])

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from endpoint import KEY, Endpoint, named_by_environment
+from endpoint import KEY, Endpoint
 
 from autoresearch.cli import machine
 from autoresearch.cli.machine import language_model
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import histories
 import published
 import pytest
 from command_line import Command
-from endpoint import KEY, Endpoint, completion, named_by_environment
+from endpoint import KEY, Endpoint, completion
 from sample_study import HOSTILE
 from studies import BAD, GOOD, change, make_study, run_study
 
@@ -68,12 +67,6 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     return import_study(tmp_path_factory.mktemp("example"), "example", EXAMPLE)
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 def raced(folder: StudyFolder, *names: str, hold_out: float = 0.34, seed: int = 0) -> Race:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cards import UUIDS, Cards
-from endpoint import Endpoint, completion, named_by_environment
+from endpoint import Endpoint, completion
 from histories import history
 from studies import STUB, change, make_study, query, wait_until
 
@@ -30,12 +29,6 @@ class Busy(Cards):
     def millijoules(self, card: int) -> int:
         self.joules[card] = (self.joules[card] or 0.0) + 10.0
         return super().millijoules(card)
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 def test_a_night_tells_what_its_model_took(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Command
-from endpoint import KEY, Endpoint, assert_nowhere, completion, named_by_environment
+from endpoint import KEY, Endpoint, assert_nowhere, completion
 from studies import BAD, GOOD, MACHINE, change, make_study, query, run_study
 
 from autoresearch.config import ProposerSettings
@@ -24,12 +23,6 @@ SHORT: dict[str, Any] = {"decision__baseline_runs": 2, "decision__reference_runs
 LESSON = Lesson("lr", "other value", "helps", (1,), "another rate is better")
 OTHER = Lesson("d_ff", "lower", "hurts", (1,), "less is worse")
 ASKED = Reflection("the question", '{"lessons": []}', "some/model", 1.5, 700, 30, (LESSON, OTHER), "1 left out")
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with named_by_environment(monkeypatch) as server:
-        yield server
 
 
 class Thinker:
