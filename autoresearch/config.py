@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from autoresearch.errors import UserError
+from autoresearch.proposer_name import ProposerName
 from autoresearch.secrecy import without_credentials
 from trainer.protocol import BUDGET_UNITS, WHOLE_UNITS
 
@@ -47,7 +48,7 @@ class DecisionRule(Table):
 
 
 class ProposerSettings(Table):
-    name: Literal["auto", "hybrid", "llm", "gp", "tpe", "random"] = "auto"
+    name: str = "auto"  # see proposer_name.py
     max_changes: int | None = Field(None, ge=1)  # knobs of one proposal; None: the menu's
     model: str | None = None
     base_url: str | None = None
@@ -60,6 +61,14 @@ class ProposerSettings(Table):
     max_retries: int = Field(3, ge=0, le=10)
     price_per_million_prompt_tokens: float | None = Field(None, ge=0)  # in [energy]'s currency; None: not counted
     price_per_million_completion_tokens: float | None = Field(None, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _a_proposer(cls, value: str) -> str:
+        folder = ProposerName.read(value).folder
+        if folder is not None and not folder.is_absolute():
+            raise ValueError("a night may start from anywhere: give the student's whole path")
+        return value
 
     @field_serializer("base_url")
     def _written_down(self, value: str | None) -> str | None:

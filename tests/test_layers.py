@@ -26,7 +26,7 @@ ORDER = [
     ["decide"],
     ["words"],
     ["config", "trial", "facts"],
-    ["errors", "secrecy", "untrusted"],
+    ["errors", "proposer_name", "secrecy", "untrusted"],
     ["__init__"],
 ]
 # The same inside each room; what imports nothing of its room stands in the last row.
@@ -87,11 +87,10 @@ INSIDE = {
     ],
     "proposers": [
         ["__init__"],
-        ["hybrid"],
-        ["llm"],
-        ["reflector", "talk"],
+        ["hybrid", "llm", "lora"],
+        ["reflector", "talk", "lora_model"],
         ["bayes", "forms", "tpe"],
-        ["belief"],
+        ["belief", "conversation"],
         ["classic", "endpoint", "known", "lessons", "prompt"],
         ["background", "completion", "lineage"],
         ["gaussian_process", "proposer", "share", "space"],
@@ -99,8 +98,9 @@ INSIDE = {
 }
 # What a study may know of the trainer: how to speak to it and where its text lies. None of it needs torch.
 LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data", "trainer.cache"}
-# What takes seconds and half a gigabyte to load, and what alone loads it here, in a process of its own.
-HEAVY, HEAVY_FILES = {"torch", "transformers", "peft"}, {"autoresearch/distill/lora_worker.py"}
+# What takes seconds and half a gigabyte to load, and what alone loads it: a child, and a proposer once it is asked.
+HEAVY = {"torch", "transformers", "peft"}
+HEAVY_FILES = {"autoresearch/distill/lora_worker.py", "autoresearch/proposers/lora_model.py"}
 MOST_LINES = 400
 
 
@@ -209,7 +209,7 @@ def test_a_file_can_be_read_in_one_sitting() -> None:
     assert {path: n for path, n in lines.items() if n > MOST_LINES} == {}, "two reasons to change are two files"
 
 
-def test_only_the_child_that_teaches_a_model_loads_torch() -> None:
+def test_only_the_child_that_teaches_a_model_and_who_asks_it_load_torch() -> None:
     assert {name(path) for path in files("autoresearch") if packages(path) & HEAVY} == HEAVY_FILES
     inside = {imported for path in files("autoresearch") for imported in imports(path) if "lora_worker" in imported}
     assert not inside, "it is started, never imported"

@@ -76,6 +76,7 @@ def language_model() -> Finding:
     from autoresearch.proposers import make_proposer
     from autoresearch.proposers.completion import NoAnswer
     from autoresearch.proposers.hybrid import HybridProposer
+    from autoresearch.proposers.llm import LlmProposer
     from autoresearch.workers.doctor import Finding
 
     what = "language model"
@@ -83,7 +84,7 @@ def language_model() -> Finding:
         proposer = make_proposer(ProposerSettings(timeout_seconds=LOOK_SECONDS, max_retries=0))
     except UserError as error:
         return Finding(what, str(error), False)
-    if not isinstance(proposer, HybridProposer):
+    if not isinstance(proposer, HybridProposer) or not isinstance(proposer.model, LlmProposer):
         unset = "set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL"
         return Finding(what, f"none configured; {proposer.name} proposes ({unset})")
     forms = proposer.model.forms

@@ -29,7 +29,10 @@ def init(
     data: Annotated[
         str | None, typer.Option(help="stdlib, a file, a folder of .txt .md .jsonl .parquet, or hf:NAME[:CONFIG].")
     ] = None,
-    proposer: Annotated[str | None, typer.Option(help="auto, hybrid, llm, gp, tpe or random.")] = None,
+    proposer: Annotated[
+        str | None,
+        typer.Option(help="auto, hybrid, llm, gp, tpe or random; or what was taught, as lora:DIR or hybrid:lora:DIR."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs in flight at once.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
     before: Annotated[
@@ -50,7 +53,7 @@ def init(
             raise UserError(f"--data {data}: there is no such file or folder")
         overrides["data.source"] = str(local.resolve()) if is_path else data
     if proposer is not None:
-        overrides["proposer.name"] = proposer
+        overrides["proposer.name"] = student(proposer) or proposer
     if workers is not None:
         overrides["workers"] = workers
     if seed is not None:
@@ -67,6 +70,23 @@ def init(
         made = folder.create_study(place, name, preset, machine, overrides)
         origin = f"from preset {preset}"
     print(f"study {name} made in {made.path} {origin}; next: autoresearch run {name}")
+
+
+def student(proposer: str) -> str | None:
+    """The name of a proposer that was taught, with its whole path; None: it is none. Raises UserError where its folder
+    holds none."""
+    from autoresearch.config import ProposerSettings
+    from autoresearch.proposer_name import ProposerName
+    from autoresearch.proposers import make_proposer
+
+    try:
+        named = ProposerName.read(proposer).absolute()
+    except ValueError:  # which the settings tell of
+        return None
+    if named.folder is None:
+        return None
+    make_proposer(ProposerSettings(name=str(named)))
+    return str(named)
 
 
 @command("autoresearch prepare mine")

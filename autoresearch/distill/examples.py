@@ -13,11 +13,6 @@ from autoresearch.errors import UserError
 from rails import clean
 
 NOT_LEARNED = -100  # as torch's cross entropy and all trainers have it
-# Where a tokenizer has none. No text of a row can hold its marks: the corpus breaks them.
-TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{{ eos_token }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from autoresearch.distill.examples import NOT_LEARNED, TEMPLATE, Example, read_examples
+from autoresearch.distill.examples import NOT_LEARNED, Example, read_examples
 from autoresearch.distill.lora_terms import (
     LOCK,
     MADE,
@@ -40,6 +40,7 @@ from autoresearch.distill.lora_terms import (
     write,
 )
 from autoresearch.errors import UserError
+from autoresearch.proposers.conversation import TEMPLATE
 from rails import clean
 from rails.proposal import read_proposal
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from autoresearch.config import Settings
 from autoresearch.distill.held import NO_ANSWER, Answer, State
 from autoresearch.errors import UserError
+from autoresearch.proposer_name import FORMS, HYBRID, LANGUAGE_MODEL, STUDENTS, ProposerName
 from autoresearch.proposers import NothingLeft, Proposer, make_proposer
-from autoresearch.proposers.share import MODEL
 from autoresearch.trial import Proposal
 from autoresearch.workers.energy import EnergyMeter
 from rails import clean
 from rails.values import nearest
 
-NAMES = ("gp", "tpe", "random", "llm", "hybrid")
+NAMES = ("gp", "tpe", "random", "llm", "hybrid")  # beside what was taught, which is named by its folder
 MODELS = ("llm", "hybrid")
 ITSELF = "race"  # whose energy is metered
 # Questions without an answer, one after the other, after which the rest are not asked: each may wait for a minute.
@@ -26,7 +26,7 @@ MOST_SILENT = 5
 
 @dataclass(frozen=True)
 class Spec:
-    """A proposer as study.toml names it; `llm:MODEL` is another model of the same endpoint."""
+    """A proposer as study.toml names it; `llm:MODEL` is another model of the same endpoint. Folders may be relative."""
 
     name: str
     model: str | None = None
@@ -35,11 +35,16 @@ class Spec:
     def read(cls, text: str) -> Spec:
         """Raises UserError for a name that is none."""
         name, colon, model = text.partition(":")
+        if name in STUDENTS or (name == HYBRID and model.partition(":")[0] in STUDENTS):
+            try:
+                return cls(str(ProposerName.read(text)))
+            except ValueError:
+                raise UserError(f"{clean(text, 80)} names no folder: write it as {FORMS}") from None
         if name not in NAMES:
             shown = clean(name, 40)
             raise UserError(
                 f"there is no proposer {shown!r}{nearest(shown, list(NAMES))} (choose {', '.join(NAMES)}; llm:MODEL "
-                "is another model of the endpoint)"
+                f"is another model of the endpoint; what was taught is {FORMS})"
             )
         if colon and (name not in MODELS or not model.strip()):
             raise UserError(f"{clean(text, 80)}: only llm and hybrid take a model, as llm:MODEL")
@@ -47,7 +52,15 @@ class Spec:
 
     @property
     def label(self) -> str:
-        return clean(f"{self.name}:{self.model}" if self.model else self.name, 80)
+        return clean(f"{self.name}:{self.model}" if self.model else self.name, 200)
+
+    @property
+    def named(self) -> ProposerName:
+        return ProposerName.read(self.name)
+
+    @property
+    def needs_endpoint(self) -> bool:
+        return self.named.model == LANGUAGE_MODEL
 
 
 def has_endpoint(settings: Settings) -> bool:
@@ -62,11 +75,12 @@ def sample_seed(state: State, seed: int, sample: int) -> int:
 class Racer:
     """A proposer with the settings of one study. What it proposes when a model does not answer is no answer of its own.
 
-    notes: why there was none, each once. Raises UserError where no language model is configured that it needs.
+    notes: why there was none, each once. Raises UserError where no language model is configured that it needs, or there
+    is no student in its folder.
     """
 
     def __init__(self, spec: Spec, settings: Settings) -> None:
-        if spec.name in MODELS and not has_endpoint(settings):
+        if spec.needs_endpoint and not has_endpoint(settings):
             raise UserError(
                 f"{spec.label} needs a language model: set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL, or "
                 "base_url in [proposer] of study.toml"
@@ -75,7 +89,8 @@ class Racer:
         wanted = {"name": spec.name, "reflect": False, **({"model": spec.model} if spec.model else {})}
         self._settings = settings.proposer.model_copy(update=wanted)
         self._meter = EnergyMeter(settings.energy)
-        self._proposer: Proposer | None = None
+        # What takes a folder says at once what is wrong with it; others connect when they are asked.
+        self._proposer: Proposer | None = self._made() if spec.named.folder else None
         self._silent = 0
 
     def ask(self, state: State, seed: int, samples: int) -> list[Answer]:
@@ -97,7 +112,8 @@ class Racer:
             return Answer(None, NO_ANSWER)
         self._silent = 0
         judged = replace(state.judged(proposal.raw, proposal.proposer), seconds=seconds)
-        if proposal.attempts:  # a model has worked, on this machine's GPUs or where nobody meters it
+        # A model has worked, on this machine's GPUs or, where it is no student, where nobody meters it.
+        if proposal.energy_joules is not None or (proposal.attempts and self.spec.needs_endpoint):
             return replace(judged, joules=proposal.energy_joules, energy_source=proposal.energy_source)
         return replace(judged, joules=used.joules, energy_source=used.source)
 
@@ -116,7 +132,8 @@ class Racer:
             said = "nothing left to propose" if isinstance(error, NothingLeft) else f"{type(error).__name__}: {error}"
             self.notes[clean(said, 200)] = None
             return None
-        if self.spec.name != MODEL or proposal.proposer == MODEL:
+        named = self.spec.named
+        if named.is_hybrid or named.model in (None, proposal.proposer):
             self.notes |= dict.fromkeys(proposal.notes)
             return proposal
         # Another one stood in: a new one asks the model, whatever came of earlier questions.

@@ -1,7 +1,4 @@
-"""What a row says: the question as it was stored or as it would have been, variants of it, and the answer.
-
-Texts of others stay data: nothing in them can steer a terminal or be read as a mark of a model's chat format.
-"""
+"""What a row says: the question as it was stored or as it would have been, variants of it, and the answer."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 
-from autoresearch.proposers.prompt import ONE_FORM, instructions, render
-from autoresearch.trial import MAX_PROMPT_BYTES, History, Recipe
+from autoresearch.proposers.conversation import printable, rendered, safe
+from autoresearch.proposers.prompt import ONE_FORM, render
+from autoresearch.trial import History, Recipe
 from rails import Menu, clean
 
-# Tokenizers take <|im_end|>, </s>, <start_of_turn> and [INST] within a message for the end of it.
-_MARK = re.compile(r"<(?=[|\uff5c/A-Za-z_])|\[(?=/?(?:INST|SYS|AVAILABLE|TOOL))")
 _MARK_BESIDE_FORMS = re.compile(r"<(?=[|\uff5c/])")  # instructions hold <name> and <value>
 _NOT_IN_A_REASON = re.compile(r"[^A-Za-z0-9 .,;:%()+=<>/_-]+")  # as the schema of an answer has it
 FEWEST_OF_A_REASON, MOST_OF_A_REASON = 8, 200
@@ -33,8 +29,8 @@ def question(history: History, stored: str | None) -> tuple[str, str, str]:
     """
     task, gap, asked = (stored or "").partition("\n\n")
     if gap and ONE_FORM in task and '"candidates"' not in task:
-        return _MARK_BESIDE_FORMS.sub("< ", _lines(task)), safe(asked), "stored"
-    return instructions(history), safe(render(history)), "rendered"
+        return _MARK_BESIDE_FORMS.sub("< ", printable(task)), safe(asked), "stored"
+    return *rendered(history), "rendered"
 
 
 def variants(history: History, most: int, rng: random.Random) -> tuple[str, ...]:
@@ -61,15 +57,6 @@ def answer(changes: Recipe, reason: str, expected_delta: float | None) -> str:
     if expected_delta is not None:
         told["expected_delta"] = round(expected_delta, 6)
     return json.dumps(told, ensure_ascii=False)
-
-
-def safe(text: str) -> str:
-    return _MARK.sub(lambda mark: f"{mark[0]} ", _lines(text))
-
-
-def _lines(text: str) -> str:
-    lines = text.split("\n")
-    return "\n".join(line if line.isprintable() else clean(line, MAX_PROMPT_BYTES) for line in lines)
 
 
 def _reason(text: str) -> str:

@@ -10,7 +10,8 @@ from statistics import median
 from autoresearch.cost import cost
 from autoresearch.evidence.evidence import Evidence, combined
 from autoresearch.facts import ABSENT_IF_NONE
-from autoresearch.proposers.share import MODEL, OPTIMIZER, share
+from autoresearch.proposer_name import ProposerName
+from autoresearch.proposers.share import OPTIMIZER, share
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
 
@@ -81,8 +82,9 @@ def proposer_records(evidence: Evidence) -> list[ProposerRecord]:
 
 @dataclass(frozen=True)
 class Turns:
-    """How often a hybrid asks its model by now, and how often it would at most."""
+    """How often a hybrid asks its model, named as its proposals are, by now, and how often it would at most."""
 
+    model: str
     share: float
     most: float
 
@@ -90,9 +92,10 @@ class Turns:
 def turns(evidence: Evidence) -> Turns | None:
     """None where no model was asked beside an optimizer."""
     settings, proposers = evidence.folder.settings.proposer, {trial.proposer for trial in evidence.trials}
-    if settings.name not in ("auto", "hybrid") or not {MODEL, OPTIMIZER} <= proposers:
+    named = ProposerName.read(settings.name)
+    if not named.is_hybrid or named.model is None or not {named.model, OPTIMIZER} <= proposers:
         return None
-    return Turns(share(evidence.trials, settings.model_share), settings.model_share)
+    return Turns(named.model, share(evidence.trials, settings.model_share, named.model), settings.model_share)
 
 
 def _steps(evidence: Evidence) -> dict[int, Counter[int]]:

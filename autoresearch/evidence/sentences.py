@@ -11,6 +11,7 @@ from autoresearch.evidence.evidence import Evidence, Gain, Standing
 from autoresearch.evidence.longer_runs import LongerRuns
 from autoresearch.evidence.meters import Meters, Repeated
 from autoresearch.evidence.proposers import turns
+from autoresearch.proposers.share import MODEL
 from autoresearch.trial import Trial
 
 MOST_NAMED = 4
@@ -217,8 +218,9 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
             f"({words.plural(len(dearer), 'trial')} {words.numbers(dearer)}): a part of such a gain is bought."
         )
     if (asked := turns(evidence)) and asked.share < asked.most:
+        whose = "The language model's ideas" if asked.model == MODEL else f"The ideas of {asked.model}"
         found.append(
-            "The language model's ideas have earned less than the optimizer's: by now it is asked on "
+            f"{whose} have earned less than the optimizer's: by now it is asked on "
             f"{words.percent(asked.share)} of the trials, not on {words.percent(asked.most)}."
         )
     if "estimate" in evidence.energy_sources:

@@ -1,9 +1,9 @@
-"""A language model beside an optimizer: it is shown the optimizer's state, and the optimizer ranks its ideas."""
+"""A model beside an optimizer: it is lent the optimizer's state, and the optimizer ranks its ideas."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from autoresearch import words
 from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.proposers.belief import NORMAL_95, Belief, Suggestion
 from autoresearch.proposers.known import standing
-from autoresearch.proposers.llm import LlmProposer
 from autoresearch.proposers.proposer import Meter
 from autoresearch.proposers.share import is_models_turn, share
+from autoresearch.proposers.talk import Advised
 from autoresearch.trial import History, Proposal
 from rails import Value
 
@@ -21,17 +21,18 @@ SUGGESTIONS, TOLD_KNOBS = 3, 6
 
 
 class HybridProposer:
-    """The optimizer proposes; on a share of the trials (see share.py) it is the model, asked with the optimizer's state
-    in its prompt, whose best candidate by the optimizer's own measure is taken. Each proposal bears the name of whoever
+    """The optimizer proposes; on a share of the trials (see share.py) it is the model, a language model or a
+    student, whose best candidate by the optimizer's own measure is taken. Each proposal bears the name of whoever
     made it."""
 
     name = "hybrid"
 
-    def __init__(self, optimizer: BayesProposer, model: LlmProposer, most: float) -> None:
+    def __init__(self, optimizer: BayesProposer, model: Advised, most: float) -> None:
         self.optimizer, self.model, self._most = optimizer, model, most
 
     def takes_long(self, history: History) -> bool:
-        return self._is_models_turn(history)
+        takes_long: Callable[[History], bool] = getattr(self.model, "takes_long", lambda _: False)
+        return self._is_models_turn(history) and takes_long(history)
 
     def propose(self, history: History) -> Proposal:
         if not self._is_models_turn(history) or (belief := self.optimizer.belief(history)) is None:
@@ -39,14 +40,16 @@ class HybridProposer:
         return self.model.propose(history, Advice(history, belief))
 
     def metered_by(self, meter: Meter) -> None:
-        self.model.metered_by(meter)
+        if metered_by := getattr(self.model, "metered_by", None):
+            metered_by(meter)
 
     def hang_up(self) -> None:
         """Ends the question that is being asked, if any."""
-        self.model.hang_up()
+        if hang_up := getattr(self.model, "hang_up", None):
+            hang_up()
 
     def _is_models_turn(self, history: History) -> bool:
-        return is_models_turn(history.number, history.seed, share(history.trials, self._most))
+        return is_models_turn(history.number, history.seed, share(history.trials, self._most, self.model.name))
 
 
 class Advice:

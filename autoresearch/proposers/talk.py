@@ -34,6 +34,14 @@ class Adviser(Protocol):
         ...
 
 
+class Advised(Protocol):
+    """A proposer that an optimizer may stand beside. Each proposal bears the name of whoever made it."""
+
+    name: str
+
+    def propose(self, history: History, adviser: Adviser | None = None) -> Proposal: ...
+
+
 class Talk:
     """A question, and up to two more where the rails block what was answered, in so many seconds in all. With an
     adviser the model answers with several candidates, of which the one that is worth most goes to the rails.

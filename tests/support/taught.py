@@ -90,6 +90,6 @@ def finish(arguments: list[str]) -> str:
 
 class Adapter:
     def __init__(self, corpus: Path, base: Path, out: Path) -> None:
-        self.out, self.merged = out, out.with_name("adapter-merged")
+        self.base, self.out, self.merged = base, out, out.with_name("adapter-merged")
         self.said = finish(line(corpus, base, out, "--merge"))
         self.result = json.loads((out / "training.json").read_text())

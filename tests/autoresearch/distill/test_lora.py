@@ -14,9 +14,10 @@ import pytest
 from command_line import Command
 from taught import KNOBS, Adapter, begin, finish, line, row, write_rows
 
-from autoresearch.distill.examples import NOT_LEARNED, TEMPLATE, Example, read_examples
+from autoresearch.distill.examples import NOT_LEARNED, Example, read_examples
 from autoresearch.distill.lora_terms import LoraRequest
 from autoresearch.errors import UserError
+from autoresearch.proposers.conversation import TEMPLATE
 
 pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="the extra distill is not installed")
 

@@ -15,10 +15,11 @@ from studies import BAD, GOOD, change, make_study, run_study
 from autoresearch.distill.corpus import Corpus, make_corpus
 from autoresearch.distill.earned import weight
 from autoresearch.distill.terms import LOW, OBJECTIVES, Terms
-from autoresearch.distill.texts import answer, safe
+from autoresearch.distill.texts import answer
 from autoresearch.errors import UserError
 from autoresearch.exchange import import_study
 from autoresearch.proposers.classic import ScriptedProposer
+from autoresearch.proposers.conversation import safe
 from autoresearch.proposers.prompt import instructions, render, whole_prompt
 from autoresearch.study import history
 from autoresearch.study.folder import StudyFolder
