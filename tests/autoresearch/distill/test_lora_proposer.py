@@ -36,6 +36,12 @@ FORM = ("schema", "menu", "range")  # rails that a model held to its schema does
 ENDED = [past_trial(n, "lr", n / 10_000, 0.001 * n) for n in range(1, 11)]
 
 
+@pytest.fixture(autouse=True)
+def on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same words are promised there alone."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
 def asked(folder: Path, known: History, **settings: Any) -> Proposal:
     return make_proposer(ProposerSettings(name=f"lora:{folder}", **settings)).propose(known)
 
