@@ -34,12 +34,15 @@ INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine", "distill", "race"], ["app", "faults"]],
     "distill": [
         ["write", "race_text", "lora", "lora_worker"],
-        ["corpus", "compete", "race_chart", "card"],
+        ["corpus", "compete", "race_chart", "card", "outcome_text", "outcome_chart"],
+        ["outcome"],
+        ["real"],
+        ["searches", "tables"],
         ["race", "racers"],
         ["report", "held"],
         ["balance", "rows"],
         ["earned", "texts", "examples"],
-        ["terms", "lora_terms"],
+        ["terms", "lora_terms", "paired"],
         ["__init__"],
     ],
     "night": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,25 +35,43 @@ def race(
     ],
     hold_out: Annotated[float, typer.Option(min=0.01, max=1, help="Share of each study's latest trials.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the samples and of the intervals.")] = 0,
+    nights: Annotated[
+        int | None,
+        typer.Option(min=1, help="Whole searches too: nights of each on the search benchmark; default: none."),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Of each of these nights.")] = 100,
+    real: Annotated[
+        int | None,
+        typer.Option(min=1, help="Real runs of each, in studies that begin as the first did; default: none."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A folder for race.json, race.md and race.svg; default: none.")
+        Path | None,
+        typer.Option(help="A folder for race.json, race.md, pictures, and studies of real runs; default: none."),
     ] = None,
     home: Home = None,
 ) -> None:
-    """Let proposers answer what was held out: validity, agreement with the teacher, what it earned, variety, cost."""
+    """Let proposers answer what was held out (validity, agreement with the teacher, gain, variety, cost) and search."""
     from autoresearch.distill.compete import race
+    from autoresearch.distill.outcome import outcome, require_benchmark
     from autoresearch.distill.race_text import show, write
     from autoresearch.distill.racers import Spec
     from autoresearch.terminal.console import make_console
+    from autoresearch.terminal.signals import outlive_terminal
 
     specs = list(dict.fromkeys(Spec.read(name) for name in proposers.replace(",", " ").split()))
     if not specs:
         raise UserError(f"{OPTION} names nobody: write it as {EXAMPLE}")
     folders = [open_study(name, home) for name in dict.fromkeys(studies)]
+    if nights:
+        require_benchmark()
     console = make_console()
     with console.status("reading") as status:
         held = race(folders, specs, hold_out, seed, status.update)
+    if nights or real:
+        with outlive_terminal():
+            found = outcome(folders, specs, console, nights=nights or 0, runs=runs, real=real or 0, out=out)
+        held = replace(held, outcome=found)
     show(held, console)
     if out is not None:
         write(held, out)
-        print(f"{out}: race.json, race.md and race.svg")
+        print(f"{out}: race.json, race.md{', race.svg and race-outcome.svg' if held.outcome else ' and race.svg'}")

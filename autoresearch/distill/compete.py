@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.distill.held import Answer, State, states_of
+from autoresearch.distill.outcome import Outcome
 from autoresearch.distill.race import Figures, PairTest, compared, figures, verdict
-from autoresearch.distill.racers import MODELS, NAMES, Racer, Spec, has_endpoint
+from autoresearch.distill.racers import Racer, Spec, asked_again
 from autoresearch.study.folder import StudyFolder
 
 TEACHER, AGAIN = "teacher", "teacher again"
@@ -18,7 +19,8 @@ SAMPLES = 5
 @dataclass(frozen=True)
 class Race:
     """racers: in the order of the asked; teacher: what the studies proposed there; again: the teacher asked anew with
-    other seeds, on as many of the states as it can be; None: on none. answers: what passed the rails, by state."""
+    other seeds, on as many of the states as it can be; None: on none. answers: what passed the rails, by state.
+    outcome: of whole searches; None: nobody asked for any."""
 
     studies: list[str]
     hold_out: float
@@ -30,6 +32,7 @@ class Race:
     teacher: Figures
     tests: list[PairTest]
     answers: list[dict[str, Any]]
+    outcome: Outcome | None = None
 
     @property
     def columns(self) -> list[Figures]:
@@ -57,9 +60,7 @@ class Asking:
 
     def teacher(self, state: State) -> Spec | None:
         """Who proposed there, if it can be asked again."""
-        name = state.choice.by
-        can = name in NAMES and (name not in MODELS or has_endpoint(self._folders[state.study].settings))
-        return Spec(name, state.model if name in MODELS else None) if can else None
+        return asked_again(state.choice.by, state.model, self._folders[state.study].settings)
 
     def notes(self, specs: Sequence[Spec]) -> list[str]:
         found = (racer.notes for (_, spec), racer in self._racers.items() if spec in specs)

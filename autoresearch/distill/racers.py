@@ -7,7 +7,7 @@ import random
 import time
 from dataclasses import dataclass, replace
 
-from autoresearch.config import Settings
+from autoresearch.config import ProposerSettings, Settings
 from autoresearch.distill.held import NO_ANSWER, Answer, State
 from autoresearch.errors import UserError
 from autoresearch.proposer_name import FORMS, HYBRID, LANGUAGE_MODEL, STUDENTS, ProposerName
@@ -62,6 +62,27 @@ class Spec:
     def needs_endpoint(self) -> bool:
         return self.named.model == LANGUAGE_MODEL
 
+    def settings(self, study: Settings) -> ProposerSettings:
+        """It is made of these in that study. Raises UserError where no language model is configured that it needs."""
+        if self.needs_endpoint and not has_endpoint(study):
+            raise UserError(
+                f"{self.label} needs a language model: set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL, or "
+                "base_url in [proposer] of study.toml"
+            )
+        # Folders as one names them here; who searches may do so elsewhere.
+        wanted = {"name": str(self.named.absolute()), "reflect": False, **({"model": self.model} if self.model else {})}
+        return study.proposer.model_copy(update=wanted)
+
+
+def asked_again(proposer: str, model: str | None, study: Settings) -> Spec | None:
+    """Who proposed a trial of a study, by the name that the trial bears; None where it cannot be asked again."""
+    student = ProposerName.read(study.proposer.name)
+    if student.folder is not None and student.model == proposer:
+        return Spec(str(replace(student, kind=proposer))) if student.folder.is_dir() else None
+    if proposer not in NAMES or (proposer in MODELS and not has_endpoint(study)):
+        return None
+    return Spec(proposer, model if proposer in MODELS else None)
+
 
 def has_endpoint(settings: Settings) -> bool:
     return bool(settings.proposer.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"))
@@ -80,14 +101,8 @@ class Racer:
     """
 
     def __init__(self, spec: Spec, settings: Settings) -> None:
-        if spec.needs_endpoint and not has_endpoint(settings):
-            raise UserError(
-                f"{spec.label} needs a language model: set OPENAI_BASE_URL, OPENAI_API_KEY, AUTORESEARCH_MODEL, or "
-                "base_url in [proposer] of study.toml"
-            )
         self.spec, self.notes = spec, dict[str, None]()
-        wanted = {"name": spec.name, "reflect": False, **({"model": spec.model} if spec.model else {})}
-        self._settings = settings.proposer.model_copy(update=wanted)
+        self._settings = spec.settings(settings)
         self._meter = EnergyMeter(settings.energy)
         # What takes a folder says at once what is wrong with it; others connect when they are asked.
         self._proposer: Proposer | None = self._made() if spec.named.folder else None

@@ -45,11 +45,13 @@ class StopRule:
         self._trials = 0
         self._requested: str | None = None
         self._by_a_person = False
+        self.is_over = False  # no run is begun any more; trials that are not settled wait for the next night
 
-    def request(self, reason: str, *, by_a_person: bool = False) -> None:
-        """Ends the night at the trial boundary."""
+    def request(self, reason: str, *, by_a_person: bool = False, is_over: bool = False) -> None:
+        """Ends the night at the trial boundary or, is_over, with the runs in flight."""
         self._requested = self._requested or reason
         self._by_a_person = self._by_a_person or by_a_person
+        self.is_over = self.is_over or is_over
 
     @property
     def is_urgent(self) -> bool:

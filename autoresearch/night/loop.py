@@ -74,6 +74,8 @@ class StudyLoop:
     # --- what to do next ---
 
     def _end(self) -> str | None:
+        if self.stop.is_over:
+            return self.stop.reason()
         if self.store.pending_runs() or not (reason := self.stop.reason()) or self.judge.unsettled():
             return None
         if self._confirm():
@@ -116,6 +118,8 @@ class StudyLoop:
     def _next_run(self) -> Run | None:
         """A run that waits for a worker, else one of a new trial or of one that is not settled; None where there is
         nothing to begin just now."""
+        if self.stop.is_over:
+            return None
         while not (waiting := [run for run in self.store.pending_runs() if run.id not in self.crew.in_flight]):
             if self.stop.paused():
                 return None

@@ -209,11 +209,25 @@ def continue_study(
     incumbent = before.store.trial(int(study["incumbent"]))
     if incumbent is None or incumbent.val_bpb is None:
         raise UserError(f"study {before.name} has measured nothing yet: run it first, or begin from its preset")
-    start = Preset(
-        before.settings.preset, (before.path / "study.toml").read_text("utf-8"), before.menu_text, before.menu
-    )
     origin = (before.name, incumbent.number)
-    return _found(home, name, start, incumbent.recipe, overrides, now, origin, max(run.seed for run in runs) + 1)
+    seed = max(run.seed for run in runs) + 1
+    return _found(home, name, _as_before(before), incumbent.recipe, overrides, now, origin, seed)
+
+
+def repeat_study(home: Path, name: str, before: StudyFolder, overrides: Mapping[str, str | int]) -> StudyFolder:
+    """A study that begins as another one began: its baseline, settings and menu. Raises UserError as `create_study`
+    does, and for an import whose source does not tell what a run may spend."""
+    source, baseline = before.store.study()["source"], before.store.trial(0)
+    if baseline is None or (source and not json.loads(source)["budget_known"]):
+        raise UserError(
+            f"study {before.name} cannot be begun again: what it was imported from tells no budget of a run"
+        )
+    return _found(home, name, _as_before(before), baseline.recipe, overrides, utc_now)
+
+
+def _as_before(before: StudyFolder) -> Preset:
+    text = (before.path / "study.toml").read_text("utf-8")
+    return Preset(before.settings.preset, text, before.menu_text, before.menu)
 
 
 def _found(

@@ -29,20 +29,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from autoresearch.config import ProposerSettings
+from autoresearch.distill.paired import Figure, wilcoxon
 from autoresearch.errors import UserError
-from autoresearch.proposers import Proposer, make_proposer
+from autoresearch.proposers import make_proposer
 from autoresearch.proposers.classic import RandomProposer
 from autoresearch.proposers.completion import NoAnswer
 from autoresearch.proposers.llm import LlmProposer
 from autoresearch.proposers.share import MODEL, share
 from autoresearch.study.folder import StudyFolder, create_study
-from autoresearch.trial import NOT_ASKED_FOR, Attempt, History, Proposal
+from autoresearch.trial import NOT_ASKED_FOR, Attempt
 from rails import Value
 from rails.gate import RAILS
 
 from .ground import PRESET, the_space
-from .night import MACHINE, MEMORY, Standing, World, simulate_in
-from .results import Figure, as_table, p_text, wilcoxon
+from .night import MACHINE, MEMORY, AtOnce, Standing, World, simulate_in
+from .results import as_table, p_text
 from .surrogate import KINDS, Recorded, fit
 from .table import recorded
 
@@ -78,21 +79,11 @@ class Night:
     figures: dict[str, float | None]
 
 
-class _AtOnce:
-    """A proposer that is waited for."""
-
-    def __init__(self, proposer: Proposer) -> None:
-        self.name, self._proposer = proposer.name, proposer
-
-    def propose(self, history: History) -> Proposal:
-        return self._proposer.propose(history)
-
-
 def run(world: KnownWorld, arm: str, night: int, runs: int) -> Night:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as home:
         folder = create_study(Path(home), "night", PRESET, MACHINE, {"seed": night})
         try:
-            proposer = _AtOnce(make_proposer(ARMS[arm]))
+            proposer = AtOnce(make_proposer(ARMS[arm]))
             standings = simulate_in(folder, world, proposer, night, runs, workers=1)
             return Night(arm, night, {**_found(world, standings, runs), **_said(folder, ARMS[arm])})
         finally:

@@ -9,9 +9,10 @@ import altair as alt
 import numpy as np
 import vl_convert  # noqa: F401  what altair draws PNG with
 
+from autoresearch.distill.paired import Figure
+
 from .arms import ARMS
 from .race import Night
-from .results import Figure
 
 # Okabe and Ito's, and one more.
 COLOURS = ["#555555", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00", "#d55e00", "#000000", "#882255"]

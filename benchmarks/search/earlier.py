@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from autoresearch.distill.paired import Figure
 from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.study.folder import continue_study, create_study
 
 from .ground import PRESET, the_space
 from .night import MACHINE, MEMORY, simulate_in
-from .results import Figure
 from .surrogate import KINDS, Recorded, Surrogate, fit
 from .table import recorded
 

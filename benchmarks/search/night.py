@@ -18,7 +18,7 @@ from autoresearch.proposers import Proposer
 from autoresearch.study import git_objects
 from autoresearch.study.folder import StudyFolder, create_study
 from autoresearch.study.workspace import Workspace
-from autoresearch.trial import Recipe
+from autoresearch.trial import History, Proposal, Recipe
 from autoresearch.workers.energy import Energy
 from autoresearch.workers.launcher import Event, Finished
 from autoresearch.workers.machine import Machine
@@ -105,6 +105,16 @@ class SimulatedLauncher:
             under_way = sum(self.now - run.began for run in self._in_flight)
             busy = (self.worker_seconds + under_way) / (self.capacity * self.now) if self.now else 1.0
             self.standings.append(Standing(self.ended, self.worker_seconds, *self.incumbent(), busy))
+
+
+class AtOnce:
+    """A proposer that is waited for."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.name, self._proposer = proposer.name, proposer
+
+    def propose(self, history: History) -> Proposal:
+        return self._proposer.propose(history)
 
 
 class PaperRepository(Workspace):

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from autoresearch.distill.paired import Figure, wilcoxon
 
 from .arms import DEFAULT, REFERENCE
 from .confirm import Confirmed
@@ -16,21 +17,6 @@ from .regressors import Array
 
 LEVEL_AT = 200  # runs of TPE: the level that all arms are asked for
 RESAMPLED = 2000
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A mean over nights with half of its 95 % interval (Student's t)."""
-
-    mean: float
-    half: float
-
-    @classmethod
-    def of(cls, values: Array) -> Figure:
-        n = len(values)
-        return cls(
-            float(values.mean()), float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else 0.0
-        )
 
 
 @dataclass(frozen=True)
@@ -110,11 +96,6 @@ def _paired(mine: Array, other: Array | None, mark: int) -> float | None:
     if other is None or other.shape != mine.shape:
         return None
     return wilcoxon(mine[:, mark - 1] - other[:, mark - 1])
-
-
-def wilcoxon(gaps: Array) -> float | None:
-    """p of paired differences; None where there are none."""
-    return float(stats.wilcoxon(gaps).pvalue) if gaps.any() else None
 
 
 def real_nights(confirmed: Sequence[Confirmed], nights: Sequence[Night]) -> str:

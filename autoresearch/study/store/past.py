@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import fmean
 from typing import Any
 
 from autoresearch.study.store.rows import Rows
@@ -44,6 +46,30 @@ class Past(Rows):
         """Trials that became the incumbent, in that order."""
         rows = self._rows("SELECT number FROM trials WHERE merge_commit IS NOT NULL ORDER BY closed_tick")
         return [row["number"] for row in rows]
+
+    def standings(self) -> list[float | None]:
+        """After each run that ended, in their order and those that confirm left out: the mean val_bpb of what was the
+        incumbent when all that the run led to was decided, over its runs by then; None where none is complete."""
+        runs = self._rows(
+            "SELECT trial, ended_tick, CASE state WHEN 'complete' THEN val_bpb END AS score FROM runs "
+            "WHERE state IN ('complete', 'failed', 'stopped') AND purpose <> 'confirmation' ORDER BY ended_tick"
+        )
+        merges = self._rows(
+            "SELECT number, closed_tick, kept_until FROM trials WHERE merge_commit IS NOT NULL ORDER BY closed_tick"
+        )
+        found = []
+        for place in range(len(runs)):
+            before = runs[place + 1]["ended_tick"] if place + 1 < len(runs) else math.inf
+            kept = (
+                row["number"]
+                for row in reversed(merges)
+                if row["closed_tick"] < before and (row["kept_until"] is None or row["kept_until"] >= before)
+            )
+            incumbent = next(kept, 0)
+            ended = (run["score"] for run in runs[: place + 1] if run["trial"] == incumbent)
+            scores = [score for score in ended if score is not None]
+            found.append(fmean(scores) if scores else None)
+        return found
 
 
 def _then(row: dict[str, Any], sums: dict[str, str], before: int) -> dict[str, Any]:

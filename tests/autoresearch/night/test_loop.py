@@ -28,9 +28,10 @@ from autoresearch.proposers import NothingLeft, Proposer
 from autoresearch.proposers.classic import RandomProposer, ScriptedProposer
 from autoresearch.proposers.tpe import TpeProposer
 from autoresearch.study.observer import Observer
-from autoresearch.trial import History, Proposal, Trial
+from autoresearch.trial import History, Proposal, Run, Trial
 from autoresearch.workers.launcher import Progress
 from autoresearch.workers.local import LocalLauncher
+from trainer.protocol import RunResult
 
 
 def test_a_better_recipe_is_kept_and_a_worse_one_discarded(tmp_path: Path) -> None:
@@ -163,6 +164,37 @@ def test_a_trial_whose_run_is_cancelled_is_abandoned_and_the_night_goes_on(tmp_p
     assert run.energy_joules == trial.energy_joules and trial.energy_joules
     assert folder.store.curve(1, run.seed) == [[1, 7.6]]
     assert kept.decision == "keep"
+    assert_git_and_database_agree(folder)
+
+
+class Enough(Observer):
+    """Says after so many runs that the night is over."""
+
+    def __init__(self, runs: int) -> None:
+        self.left = runs
+
+    def run_finished(self, run: Run, result: RunResult) -> None:
+        self.left -= 1
+        if not self.left:
+            self.stop.request("enough", is_over=True)
+
+    stop: StopRule
+
+
+def test_a_night_that_is_over_begins_no_run_and_the_next_one_settles_what_is_open(tmp_path: Path) -> None:
+    folder, observer = make_study(tmp_path, decision__confirmation_runs=2), Enough(4)
+    launcher = LocalLauncher(["cpu"], EnergySettings(), folder.path / "workers.log", command=STUB)
+    observer.stop = StopRule(folder, LimitSettings(min_free_disk_bytes=0))
+    proposer = ScriptedProposer([change("lr", GOOD), change("lr", BAD)])
+    try:
+        loop = StudyLoop(folder, launcher, proposer, MACHINE, folder.path, observer.stop, observer)
+        assert loop.run() == "enough"
+    finally:
+        launcher.close()
+    assert sum(run.finished_at is not None for run in folder.store.runs()) == 4, "three of the baseline, one of an idea"
+    assert folder.store.trials()[1].state == "running"
+    run_study(folder, workers=1)
+    assert folder.store.trials()[1].decision == "keep"
     assert_git_and_database_agree(folder)
 
 
