@@ -33,16 +33,16 @@ ORDER = [
 INSIDE = {
     "cli": [["__init__"], ["night", "look", "morning", "machine", "distill", "race"], ["app", "faults"]],
     "distill": [
-        ["write", "race_text", "lora", "lora_worker"],
-        ["corpus", "compete", "race_chart", "card", "outcome_text", "outcome_chart"],
+        ["write", "race_text", "lora", "lora_worker", "scratch", "scratch_worker"],
+        ["corpus", "compete", "race_chart", "card", "child", "simulated", "telling", "outcome_text", "outcome_chart"],
         ["outcome"],
         ["real"],
         ["searches", "tables"],
         ["race", "racers"],
         ["report", "held"],
-        ["balance", "rows"],
+        ["balance", "rows", "nights"],
         ["earned", "texts", "examples"],
-        ["terms", "lora_terms", "paired"],
+        ["terms", "lora_terms", "scratch_terms", "messages", "objectives", "paired"],
         ["__init__"],
     ],
     "night": [
@@ -90,9 +90,9 @@ INSIDE = {
     ],
     "proposers": [
         ["__init__"],
-        ["hybrid", "llm", "lora"],
-        ["reflector", "talk", "lora_model"],
-        ["bayes", "forms", "tpe"],
+        ["hybrid", "llm", "lora", "scratch"],
+        ["reflector", "talk", "lora_model", "scratch_model"],
+        ["bayes", "forms", "tpe", "decoder"],
         ["belief", "conversation"],
         ["classic", "endpoint", "known", "lessons", "prompt"],
         ["background", "completion", "lineage"],
@@ -103,7 +103,10 @@ INSIDE = {
 LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data", "trainer.cache"}
 # What takes seconds and half a gigabyte to load, and what alone loads it: a child, and a proposer once it is asked.
 HEAVY = {"torch", "transformers", "peft"}
-HEAVY_FILES = {"autoresearch/distill/lora_worker.py", "autoresearch/proposers/lora_model.py"}
+HEAVY_FILES = {
+    *(f"autoresearch/distill/{name}.py" for name in ("lora_worker", "scratch_worker", "simulated", "objectives")),
+    *(f"autoresearch/proposers/{name}.py" for name in ("lora_model", "scratch_model", "decoder")),
+}
 MOST_LINES = 400
 
 

@@ -15,6 +15,8 @@ from rails import clean
 EXAMPLE = "autoresearch distill corpus mine --out corpus"
 DEFAULT_BASE = "Qwen/Qwen2.5-3B-Instruct"
 
+SCRATCH, STEPS = "scratch", 3000
+
 group = typer.Typer(
     no_args_is_help=True, help="Teach a smaller proposer what studies have learned.", epilog=f"Example: {EXAMPLE}"
 )
@@ -66,23 +68,37 @@ def corpus(
 
 @command("autoresearch distill train corpus --out adapter", group)
 def train(
-    corpus: Annotated[Path, typer.Argument(help="A folder that `distill corpus` wrote.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The adapter's folder; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Option(help="The folder of what is taught; one that was begun is gone on with.")],
+    corpus: Annotated[
+        Path | None,
+        typer.Argument(help="What `distill corpus` wrote; scratch does without.", show_default=False),
+    ] = None,
     base: Annotated[
-        str, typer.Option(help="What is taught: a folder, or a name on Hugging Face's hub.")
+        str, typer.Option(help="What is taught: a folder, a name on Hugging Face's hub, or scratch: a small decoder.")
     ] = DEFAULT_BASE,
+    steps: Annotated[int, typer.Option(min=1, help="Of scratch.")] = STEPS,
     epochs: Annotated[int, typer.Option(min=1, help="Times through the corpus, at most.")] = 3,
-    batch: Annotated[int, typer.Option(min=1, help="Rows of a step; memory holds one at a time.")] = 16,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows of a step (16), one in memory at a time; scratch: nights (64)."),
+    ] = None,
     lr: Annotated[float, typer.Option(min=1e-8, max=1, help="Learning rate, constant after ten steps.")] = 2e-4,
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a row; a longer one is refused, never cut.")] = 8192,
     evaluate_every: Annotated[
-        int, typer.Option(min=1, help="Steps between looks at what is held out; a kill loses no more.")
-    ] = 20,
+        int | None,
+        typer.Option(min=1, help="Steps between looks at what is held out (20; scratch: 100); a kill loses no more."),
+    ] = None,
     patience: Annotated[int, typer.Option(min=1, help="Looks without a lower held-out loss, then it ends.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Of the adapter, its dropout and the order of rows.")] = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Write the base with it too, to OUT-merged.")] = False,
 ) -> None:
-    """Teach a model a corpus: a LoRA that PEFT, vLLM and NIM load as it is. Needs the extra distill."""
+    """Teach a model a corpus: a LoRA that PEFT, vLLM and NIM load as it is (extra distill), or, from nothing, a small
+    decoder that proposes offline."""
+    if base == SCRATCH:
+        _train_scratch(corpus, out, steps, batch or 64, evaluate_every or 100, seed)
+        return
+    if corpus is None:
+        raise UserError("name a corpus, as `autoresearch distill corpus` makes one; only --base scratch does without")
     import sys
 
     from autoresearch.distill.lora import sha256, teach
@@ -94,11 +110,11 @@ def train(
         sha256=sha256(corpus),
         base=str(Path(base).resolve()) if Path(base).is_dir() else base,
         epochs=epochs,
-        batch=batch,
+        batch=batch or 16,
         lr=lr,
         max_length=max_length,
         patience=patience,
-        evaluate_every=evaluate_every,
+        evaluate_every=evaluate_every or 20,
         seed=seed,
         merge=merge,
     )
@@ -110,4 +126,18 @@ def train(
         f"{out}: held-out loss {words.nats(result.loss)} (base {words.nats(result.base_loss)}), "
         f"{result.answers.matched} of {words.count(of_base.asked, 'answer')} matched (base {of_base.matched}), "
         f"{words.energy(taught.energy.joules, [taught.energy.source])}; next: read {out / 'README.md'}"
+    )
+
+
+def _train_scratch(corpus: Path | None, out: Path, steps: int, batch: int, evaluate_every: int, seed: int) -> None:
+    from autoresearch.distill.scratch import located, teach_decoder
+    from autoresearch.distill.scratch_terms import ScratchRequest
+    from autoresearch.terminal.console import make_console
+
+    request = ScratchRequest(*located(corpus), steps, batch, evaluate_every, seed)
+    taught = teach_decoder(request, out, make_console())
+    print(
+        f"{out}: loss {words.nats(taught.result.loss)} on objectives that it was not taught, "
+        f"{words.energy(taught.energy.joules, [taught.energy.source])}; next: autoresearch race NAME --proposers "
+        f"scratch:{out} gp"
     )

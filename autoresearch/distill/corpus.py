@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.distill.balance import apart, balanced, distinct
+from autoresearch.distill.nights import KnownNight, night_of
 from autoresearch.distill.report import Report, StudyPart, part, too_thin, warnings
 from autoresearch.distill.rows import rows_of
 from autoresearch.distill.terms import Row, Terms
@@ -20,9 +21,10 @@ TWICE, LEAKED, FREQUENT = "there already", "held out too", "too frequent"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Records as they are written, by the name of their file, and the report on them."""
+    """Records as they are written, by the name of their file; what a decoder is taught; the report on all."""
 
     records: dict[str, list[dict[str, Any]]]
+    nights: list[KnownNight]
     report: Report
 
     def jsonl(self, name: str) -> str:
@@ -68,7 +70,8 @@ def make_corpus(folders: Sequence[StudyFolder], terms: Terms) -> Corpus:
         too_thin=too_thin(of_train, terms),
         sha256=hashlib.sha256("".join(map(_jsonl, records.values())).encode()).hexdigest(),
     )
-    return Corpus(records, report)
+    nights = [night for folder in folders if (night := night_of(folder, terms))]
+    return Corpus(records, nights, report)
 
 
 def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,15 +1,12 @@
-"""What the two sides of a training say to each other: a request file in, a result file out."""
+"""What the two sides of an adapter's training say to each other."""
 
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-REQUEST, RESULT, STATE, ENERGY, LOCK = "request.json", "result.json", "state.pt", "energy.json", "lock"
-MADE, MERGED = "made", "merged"  # folders in the folder of a training: what becomes of it
+MERGED = "merged"  # the folder of the base with the adapter in it
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,3 @@ def read_result(path: Path) -> LoraResult:
     found = json.loads(path.read_text("utf-8"))
     answers = {key: Answers(**found[key]) for key in ("base_answers", "answers")}
     return LoraResult(**{**found, **answers})
-
-
-def write(message: LoraRequest | LoraResult | dict[str, Any], path: Path) -> None:
-    """So that a reader sees all of it or none."""
-    text = json.dumps(message if isinstance(message, dict) else asdict(message), indent=1, allow_nan=False)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(f"{text}\n", encoding="utf-8")
-    partial.replace(path)

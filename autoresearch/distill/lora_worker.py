@@ -7,14 +7,10 @@ it takes to go on to the same bits is written down.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
 import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +22,9 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from autoresearch.distill.examples import NOT_LEARNED, Example, read_examples
-from autoresearch.distill.lora_terms import (
-    LOCK,
-    MADE,
-    MERGED,
-    REQUEST,
-    RESULT,
-    STATE,
-    Answers,
-    LoraRequest,
-    LoraResult,
-    read_request,
-    write,
-)
+from autoresearch.distill.lora_terms import MERGED, Answers, LoraRequest, LoraResult, read_request
+from autoresearch.distill.messages import MADE, REQUEST, RESULT, STATE, write
+from autoresearch.distill.telling import Tell, serve
 from autoresearch.errors import UserError
 from autoresearch.proposers.conversation import TEMPLATE
 from rails import clean
@@ -50,24 +36,6 @@ WARM_UP_STEPS = 10
 MAX_NORM = 1.0
 TOKENS_TO_SPARE = 32  # beyond the longest answer held out
 MOST_CHANGES = 64
-REFUSED = 2
-
-
-Tell = Callable[..., None]
-
-
-class Teller:
-    """Writes events, one JSON object a line."""
-
-    def __init__(self, events: Any) -> None:
-        self._events = events
-
-    def __call__(self, event: str, **facts: Any) -> None:
-        # json has no NaN; what diverged is told without its loss
-        told = {
-            key: None if isinstance(fact, float) and not math.isfinite(fact) else fact for key, fact in facts.items()
-        }
-        print(json.dumps({"event": event, "cpu_seconds": time.process_time(), **told}), file=self._events, flush=True)
 
 
 class Training:
@@ -295,31 +263,5 @@ def _no_base(base: str, error: Exception) -> UserError:
     )
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    tell = Teller(os.fdopen(os.dup(1), "w"))
-    os.dup2(2, 1)  # what libraries print goes into the log
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with (folder / LOCK).open("w") as lock:
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    "another process is at this training: wait for its end, or take another --out"
-                ) from None
-            train(folder, tell)
-        except UserError as error:
-            tell("refused", message=str(error))
-            sys.exit(REFUSED)
-    tell("done")
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    serve(train)

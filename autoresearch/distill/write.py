@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.distill.corpus import Corpus
+from autoresearch.distill.nights import FILE
 from autoresearch.distill.report import markdown
 from autoresearch.errors import UserError
 from autoresearch.facts import to_json
@@ -23,6 +24,7 @@ def write_corpus(corpus: Corpus, out: Path) -> list[Path]:
                 (made / f"{name}.jsonl").write_text(corpus.jsonl(name), encoding="utf-8", newline="")
                 if not _save_parquet(corpus.records[name], made / f"{name}.parquet"):
                     (out / f"{name}.parquet").unlink(missing_ok=True)
+            (made / FILE).write_text(to_json(corpus.nights, indent=1) + "\n", encoding="utf-8")
             (made / "report.json").write_text(to_json(corpus.report, indent=1) + "\n", encoding="utf-8")
             (made / "report.md").write_text(markdown(corpus.report), encoding="utf-8")
             return [file.replace(out / file.name) for file in sorted(made.iterdir())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,17 @@ NOISE_MEAN, NOISE_DEVIATION, KNOWN_NOISE_DEVIATION = math.log(0.1), 1.0, 0.5
 FITTED_ON, ITERATIONS = 60, 10
 FARTHEST = 6.0  # from the prior's mean, of any logarithm: beyond it nothing changes any more
 ROOT5 = 5**0.5
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What was fitted: lengths [knobs] in sides of the cube; variances of the process and of one run, and the scores
+    [n] that it was fitted to, in the unit in which the scores have deviation 1."""
+
+    lengths: Array
+    size: float
+    noise: float
+    scores: Array
 
 
 class Process:
@@ -59,6 +71,10 @@ class Process:
         """[knobs]: how fast the score changes along each, the inverse of its length scale."""
         found: Array = np.exp(-self._parameters[:-2])
         return found
+
+    def kernel(self) -> Kernel:
+        lengths, (size, noise) = np.exp(self._parameters[:-2]), np.exp(self._parameters[-2:])
+        return Kernel(lengths, float(size), float(noise), self._scores)
 
     def believe(self, points: Array, at_least: float = -np.inf) -> None:
         """Takes runs that have no score for what the model expects of them: it grows sure of them and looks elsewhere.

@@ -1,0 +1,120 @@
+"""A proposer taught from nothing: a small decoder samples changes and ranks them, offline and in this process."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoresearch import words
+from autoresearch.errors import UserError
+from autoresearch.proposers.known import Known, Places, answer, moved, passes, standing, start
+from autoresearch.proposers.space import Space
+from autoresearch.proposers.talk import Adviser
+from autoresearch.trial import Attempt, History, Proposal, Recipe
+from rails import clean
+
+if TYPE_CHECKING:
+    from autoresearch.proposers.scratch_model import Candidate, ScratchModel
+
+WEIGHTS, CONFIG = "decoder.safetensors", "decoder.json"
+MAKE = "`autoresearch distill train --base scratch`"
+MOST_READ = 128  # recipes: as many as it was taught with
+ADVISED = 8  # candidates that an adviser ranks
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class _Change:
+    candidate: Candidate
+    recipe: Recipe
+    raw: str
+
+
+class ScratchProposer:
+    """Of the recipes that the decoder samples it proposes that from which it expects the most, or, beside an optimizer,
+    that of its best few which the optimizer makes most of. Before enough is known it begins as the optimizers do.
+
+    Raises UserError for a folder that holds no such decoder.
+    """
+
+    name = "scratch"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.expanduser().absolute()
+        self._config = read_config(self._folder)
+        self.model = clean(self._folder.name, 200)
+        self._places = Places()
+        self._model: ScratchModel | None = None
+
+    def propose(self, history: History, adviser: Adviser | None = None) -> Proposal:
+        """adviser: an optimizer that is asked beside."""
+        started = time.monotonic()
+        rng = random.Random(f"scratch/{history.seed}/{history.number}")
+        space = Space(history.menu, history.limits)
+        known, stands = Known.of(history, space, self._places, MOST_READ), standing(history)
+        if known.is_too_little(space):
+            return start(history, space, stands, rng, self.name)
+        found = self._here().candidates(history, space, known, stands, rng.getrandbits(62))
+        passed = (change for each in found if (change := _change(each, history, space, stands, known)))
+        best = list(islice(passed, ADVISED if adviser else 1))
+        if not best:
+            return start(history, space, stands, rng, self.name)
+        taken = best[0]
+        if adviser:
+            taken = max(best, key=lambda each: adviser.worth(_changes(each.recipe, stands)))
+        promised = f": {adviser.promises(_changes(taken.recipe, stands))}" if adviser else ""
+        likelihoods = ", ".join(words.percent(each.candidate.likelihood) for each in best)
+        attempt = Attempt(
+            asked="",
+            answer=f'{{"candidates": [{", ".join(each.raw for each in best)}]}}',
+            reason=f"candidate {best.index(taken) + 1} of {len(best)} is taken{promised}; likelihoods {likelihoods}",
+            latency_seconds=time.monotonic() - started,
+        )
+        return Proposal(
+            raw=taken.raw,
+            proposer=self.name,
+            model=self.model,
+            latency_seconds=attempt.latency_seconds,
+            attempts=[attempt],
+        )
+
+    def _here(self) -> ScratchModel:
+        if self._model is None:
+            from autoresearch.proposers.scratch_model import ScratchModel
+
+            self._model = ScratchModel(self._folder / WEIGHTS, self._config)
+        return self._model
+
+
+def _change(candidate: Candidate, history: History, space: Space, stands: Recipe, known: Known) -> _Change | None:
+    """None where the rails would block it."""
+    recipe = moved(space, stands, candidate.point)
+    promised = words.plus_minus(candidate.mean, NORMAL_95 * candidate.deviation)
+    reason = f"Of the recipes that a taught decoder samples, after {words.count(known.ended, 'recipe')}: {promised}."
+    raw = answer(stands, recipe, reason, candidate.delta)
+    return _Change(candidate, recipe, raw) if recipe != stands and passes(raw, history) else None
+
+
+def _changes(recipe: Recipe, stands: Recipe) -> Recipe:
+    return {name: value for name, value in recipe.items() if stands[name] != value}
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """decoder.json. Raises UserError where the folder holds no whole decoder."""
+    if not folder.is_dir():
+        raise UserError(
+            f"scratch:{folder}: there is no such folder; `autoresearch distill train --base scratch` makes one"
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        whole = (folder / WEIGHTS).is_file() and isinstance(config["shape"], dict) and isinstance(config["slots"], dict)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(f"scratch:{folder} holds no decoder: make one with {MAKE}")
+    return config
