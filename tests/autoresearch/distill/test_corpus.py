@@ -168,7 +168,7 @@ def test_the_same_studies_give_the_same_bytes(command: Command, tmp_path: Path) 
             == 0
         )
         found[name] = [file.read_bytes() for file in sorted(out.iterdir())]
-        assert len(found[name]) == 6
+        assert len(found[name]) == 7
         report = json.loads((out / "report.json").read_text())
         both = (out / "train.jsonl").read_bytes() + (out / "held_out.jsonl").read_bytes()
         assert report["sha256"] == hashlib.sha256(both).hexdigest()
@@ -202,7 +202,7 @@ def test_without_pyarrow_there_is_jsonl_and_no_parquet_of_an_earlier_corpus(
     monkeypatch.setattr(builtins, "__import__", without)
     assert command(*arguments, "--objective", "imitate").code == 0
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "held_out.jsonl", "report.json", "report.md", "train.jsonl",
+        "held_out.jsonl", "nights.json", "report.json", "report.md", "train.jsonl",
     ]  # fmt: skip
 
 

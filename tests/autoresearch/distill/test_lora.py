@@ -206,7 +206,7 @@ def test_a_refusal_of_the_child_is_one_line_and_an_adapter_is_never_written_over
     code, _, error = command(*line(corpus, base, tmp_path / "out"))
     assert code == 2 and "holds a training on other terms" in error
     code, _, error = command(*line(corpus, base, adapter.out))
-    assert code == 2 and "holds an adapter already" in error
+    assert code == 2 and "holds what a training made already" in error
     code, _, error = command(*line(tmp_path / "nowhere", base, tmp_path / "new"))
     assert code == 2 and "make a corpus with `autoresearch distill corpus`" in error
 
