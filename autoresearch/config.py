@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from autoresearch.errors import UserError
-from autoresearch.proposer_name import ProposerName
+from autoresearch.proposer_name import SHIPPED, ProposerName
 from autoresearch.secrecy import without_credentials
 from trainer.protocol import BUDGET_UNITS, WHOLE_UNITS
 
@@ -66,7 +66,7 @@ class ProposerSettings(Table):
     @classmethod
     def _a_proposer(cls, value: str) -> str:
         folder = ProposerName.read(value).folder
-        if folder is not None and not folder.is_absolute():
+        if folder not in (None, SHIPPED) and not folder.is_absolute():
             raise ValueError("a night may start from anywhere: give the student's whole path")
         return value
 

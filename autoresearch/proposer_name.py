@@ -11,6 +11,7 @@ STUDENTS = ("lora", "scratch")
 WORDS = {**dict.fromkeys(("auto", "hybrid", "llm"), LANGUAGE_MODEL), **dict.fromkeys(("gp", "tpe", "random"))}
 HYBRID = "hybrid"
 FORMS = "lora:DIR, scratch:DIR, hybrid:lora:DIR or hybrid:scratch:DIR"
+SHIPPED = Path("shipped")  # stands for the folder of what comes with the package
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,6 @@ class ProposerName:
 
     def absolute(self) -> ProposerName:
         """The same from wherever a night is started."""
-        return self if self.folder is None else ProposerName(self.kind, self.model, self.folder.expanduser().absolute())
+        if self.folder in (None, SHIPPED):
+            return self
+        return ProposerName(self.kind, self.model, self.folder.expanduser().absolute())

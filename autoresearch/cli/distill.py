@@ -76,6 +76,10 @@ def train(
     base: Annotated[
         str, typer.Option(help="What is taught: a folder, a name on Hugging Face's hub, or scratch: a small decoder.")
     ] = DEFAULT_BASE,
+    begin_from: Annotated[
+        Path | None,
+        typer.Option("--from", help="Of scratch: a decoder to go on from, shipped for the package's; default: none."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of scratch.")] = STEPS,
     epochs: Annotated[int, typer.Option(min=1, help="Times through the corpus, at most.")] = 3,
     batch: Annotated[
@@ -95,7 +99,7 @@ def train(
     """Teach a model a corpus: a LoRA that PEFT, vLLM and NIM load as it is (extra distill), or, from nothing, a small
     decoder that proposes offline."""
     if base == SCRATCH:
-        _train_scratch(corpus, out, steps, batch or 64, evaluate_every or 100, seed)
+        _train_scratch(corpus, out, begin_from, steps, batch or 64, evaluate_every or 100, seed)
         return
     if corpus is None:
         raise UserError("name a corpus, as `autoresearch distill corpus` makes one; only --base scratch does without")
@@ -129,12 +133,14 @@ def train(
     )
 
 
-def _train_scratch(corpus: Path | None, out: Path, steps: int, batch: int, evaluate_every: int, seed: int) -> None:
-    from autoresearch.distill.scratch import located, teach_decoder
+def _train_scratch(
+    corpus: Path | None, out: Path, begin_from: Path | None, steps: int, batch: int, evaluate_every: int, seed: int
+) -> None:
+    from autoresearch.distill.scratch import begun, located, teach_decoder
     from autoresearch.distill.scratch_terms import ScratchRequest
     from autoresearch.terminal.console import make_console
 
-    request = ScratchRequest(*located(corpus), steps, batch, evaluate_every, seed)
+    request = ScratchRequest(*located(corpus), *begun(begin_from), steps, batch, evaluate_every, seed)
     taught = teach_decoder(request, out, make_console())
     print(
         f"{out}: loss {words.nats(taught.result.loss)} on objectives that it was not taught, "

@@ -14,7 +14,8 @@ from autoresearch.distill.child import begin, finish, train_in_child
 from autoresearch.distill.messages import RESULT
 from autoresearch.distill.nights import FILE, read_nights
 from autoresearch.distill.scratch_terms import ScratchRequest, ScratchResult
-from autoresearch.proposers.scratch import WEIGHTS
+from autoresearch.proposer_name import SHIPPED
+from autoresearch.proposers.scratch import HERE, WEIGHTS, read_config
 from autoresearch.workers.energy import Energy
 from rails import clean
 
@@ -32,7 +33,20 @@ def located(corpus: Path | None) -> tuple[str, str]:
     if corpus is None:
         return "", ""
     read_nights(corpus)
-    return str(corpus.resolve()), hashlib.sha256((corpus / FILE).read_bytes()).hexdigest()
+    return str(corpus.resolve()), _sha256(corpus / FILE)
+
+
+def begun(folder: Path | None) -> tuple[str, str]:
+    """The same of a decoder to go on from, and of its weights; SHIPPED is that of the package."""
+    if folder is None:
+        return "", ""
+    where = HERE if folder == SHIPPED else folder.resolve()
+    read_config(where)
+    return str(where), _sha256(where / WEIGHTS)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def teach_decoder(request: ScratchRequest, out: Path, console: Console) -> TaughtDecoder:
@@ -55,6 +69,7 @@ def _card(request: ScratchRequest, result: ScratchResult, energy: Energy) -> str
         "A decoder taught from nothing by autoresearch; `--proposer scratch:FOLDER` proposes with it.",
         "",
         f"- Taught on: {_taught_on(request, result)}",
+        *([f"- Gone on from: a decoder of sha256 {request.begun_sha256}"] if request.begun else []),
         f"- Loss on objectives drawn with another seed: {words.nats(result.loss)}",
         f"- Terms: {words.count(result.steps, 'step')} of {words.count(request.batch, 'night')}, seed {request.seed}",
         f"- Decoder: {result.parameters:,} parameters",

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 class ScratchRequest:
     """One training. Two that are equal go on with each other.
 
-    corpus: folder; sha256: of its nights.json; both empty: none. batch: simulated nights of a step; evaluate_every:
-    steps.
+    corpus: folder; sha256: of its nights.json; both empty: none. begun: the folder of the decoder that it goes on from;
+    begun_sha256: of its weights; both empty: from nothing. batch: simulated nights of a step; evaluate_every: steps.
     """
 
     corpus: str
     sha256: str
+    begun: str
+    begun_sha256: str
     steps: int
     batch: int
     evaluate_every: int

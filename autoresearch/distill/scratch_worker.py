@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,15 @@ from autoresearch.distill.telling import Tell, serve
 from autoresearch.errors import UserError
 from autoresearch.proposers.decoder import Decoder, Shape, to_change, to_judge
 from autoresearch.proposers.gaussian_process import Process
-from autoresearch.proposers.scratch import CONFIG, WEIGHTS
+from autoresearch.proposers.scratch import CONFIG, WEIGHTS, read_config
+from autoresearch.proposers.scratch_model import load_decoder
 
 MOMENTS = 4  # steps that look at the same nights, at other moments
 TRIALS = (8, 120)  # of a night
 OWN = 0.5  # share of the batches that are drawn from studies, where there are any
 MUON_LR, ADAM_LR, DECAY, MAX_NORM = 0.02, 2e-3, 0.01, 1.0
 WARM_UP_STEPS, FINAL = 50, 0.02
+GO_ON = 0.3  # of the learning rates, where a decoder is gone on with
 HELD_OUT_BATCHES = 4
 POLICY, FAILURES = 0.5, 0.3  # weights in the loss beside that of the judged scores
 HELD_OUT_SEED = -1
@@ -48,9 +50,14 @@ class Training:
 
     def __init__(self, request: ScratchRequest, studies: Sequence[KnownNight]) -> None:
         torch.manual_seed(request.seed)
-        self.request, self.shape = request, Shape()
-        self.decoder = Decoder(self.shape)
-        self.slots = slots_of(studies, self.shape)
+        self.request, named = request, dict[str, int]()
+        self.decoder = Decoder(Shape())
+        if request.begun:
+            config = read_config(Path(request.begun))
+            self.decoder = load_decoder(Path(request.begun) / WEIGHTS, Shape(**config.shape))
+            named = dict(config.slots)
+        self.shape = self.decoder.shape
+        self.slots = slots_of(studies, self.shape, named)
         self._studies = [_told(study, self.slots, self.shape) for study in studies]
         # Orthogonal steps for the inner matrices (Jordan 2024): a third of AdamW's steps for as much.
         inner = [weight for name, weight in self.decoder.named_parameters() if "blocks" in name and weight.ndim == 2]
@@ -99,14 +106,19 @@ class Training:
             trials = int(torch.randint(TRIALS[0], TRIALS[1] + 1, (1,), generator=draws))
             self._drawn = block, objectives, simulate(objectives, trials, draws)
         _, objectives, nights = self._drawn
-        taught = lesson(objectives, nights, self.shape.bins, _generator(self.request.seed, block, 1 + moment))
+        draws = _generator(self.request.seed, block, 1 + moment)
+        taught = lesson(objectives, nights, self.shape.bins, draws, isinstance(objectives, FromStudy))
         loss = loss_of(self.decoder, taught)
         for _, optimizer in self.optimizers:
             optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), MAX_NORM)
         fallen = 0.5 + 0.5 * math.cos(math.pi * self.step / self.request.steps)
-        share = min(1.0, (self.step + 1) / WARM_UP_STEPS) * (FINAL + (1 - FINAL) * fallen)
+        share = (
+            (GO_ON if self.request.begun else 1.0)
+            * min(1.0, (self.step + 1) / WARM_UP_STEPS)
+            * (FINAL + (1 - FINAL) * fallen)
+        )
         for lr, optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = lr * share
             optimizer.step()
@@ -164,10 +176,11 @@ def loss_of(decoder: Decoder, taught: Lesson) -> Tensor:
     return score.sum() / runs.sum().clamp(min=1) + FAILURES * failure + POLICY * policy
 
 
-def slots_of(studies: Sequence[KnownNight], shape: Shape) -> dict[str, int]:
-    """A slot for each knob of the studies, as far as there are any."""
-    names = dict.fromkeys(name for study in studies for name in study.knobs)
-    return {name: slot for slot, name in enumerate(names) if slot < shape.slots}
+def slots_of(studies: Sequence[KnownNight], shape: Shape, named: Mapping[str, int]) -> dict[str, int]:
+    """A slot for each knob of the studies, that which it has already or the next one, as far as there are any."""
+    names = dict.fromkeys(name for study in studies for name in study.knobs if name not in named)
+    free = (slot for slot in range(shape.slots) if slot not in named.values())
+    return {**named, **dict(zip(names, free, strict=False))}
 
 
 def _told(study: KnownNight, slots: dict[str, int], shape: Shape) -> Told:

@@ -100,14 +100,16 @@ def neighbours(objectives: Objectives, parents: Tensor, most: int | Tensor, draw
     return torch.where(moved & (objectives.active[:, None] > 0), snapped(value, objectives.levels), parents)
 
 
-def lesson(objectives: Objectives, nights: Nights, bins: int, draws: Generator) -> Lesson:
-    """One moment of each night, drawn so that a doubling of what is known is as likely as the next."""
+def lesson(objectives: Objectives, nights: Nights, bins: int, draws: Generator, from_the_start: bool = False) -> Lesson:
+    """One moment of each night, drawn so that a doubling of what is known is as likely as the next. from_the_start:
+    whether there is something to say after the baseline alone; else there is after some trials."""
     b, trials, k = nights.points.shape
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=draws)
 
-    read = (FEWEST * (trials / FEWEST) ** uniform(b, 1)).long().clamp(FEWEST, trials)
+    fewest = 1 if from_the_start else FEWEST
+    read = (fewest * (trials / fewest) ** uniform(b, 1)).long().clamp(fewest, trials)
     number = torch.arange(trials)[None]
     mask = number < read
     in_flight = mask & (number >= read - (6 * uniform(b, 1) ** 3).long()) & (number > 1) & (uniform(b, trials) < 0.8)

@@ -120,7 +120,8 @@ class Decoder(nn.Module):
         for block in self._blocks:
             memory = block.remembered(x, points, about, active)
             night.memories.append(memory)
-            x = block(x, points, memory, night.mask)
+            if block is not self._blocks[-1]:
+                x = block(x, points, memory, night.mask)
         return night
 
     def ask(self, night: Night, points: Tensor, asked: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from autoresearch import words
 from autoresearch.errors import UserError
+from autoresearch.proposer_name import SHIPPED
 from autoresearch.proposers.known import Known, Places, answer, moved, passes, standing, start
 from autoresearch.proposers.space import Space
 from autoresearch.proposers.talk import Adviser
@@ -21,6 +23,7 @@ from rails import clean
 if TYPE_CHECKING:
     from autoresearch.proposers.scratch_model import Candidate, ScratchModel
 
+HERE = Path(__file__).with_name("shipped")
 WEIGHTS, CONFIG = "decoder.safetensors", "decoder.json"
 MAKE = "`autoresearch distill train --base scratch`"
 MOST_READ = 128  # recipes: as many as it was taught with
@@ -45,7 +48,7 @@ class ScratchProposer:
     name = "scratch"
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.expanduser().absolute()
+        self._folder = HERE if folder == SHIPPED else folder.expanduser().absolute()
         self._config = read_config(self._folder)
         self.model = clean(self._folder.name, 200)
         self._places = Places()
@@ -57,7 +60,9 @@ class ScratchProposer:
         rng = random.Random(f"scratch/{history.seed}/{history.number}")
         space = Space(history.menu, history.limits)
         known, stands = Known.of(history, space, self._places, MOST_READ), standing(history)
-        if known.is_too_little(space):
+        # A menu that it was taught on is no news: else it begins as the optimizers do.
+        is_taught = self._config.slots.keys() >= space.knobs.keys()
+        if not known.scores or (not is_taught and known.is_too_little(space)):
             return start(history, space, stands, rng, self.name)
         found = self._here().candidates(history, space, known, stands, rng.getrandbits(62))
         passed = (change for each in found if (change := _change(each, history, space, stands, known)))
@@ -85,9 +90,11 @@ class ScratchProposer:
 
     def _here(self) -> ScratchModel:
         if self._model is None:
+            from autoresearch.proposers.decoder import Shape
             from autoresearch.proposers.scratch_model import ScratchModel
 
-            self._model = ScratchModel(self._folder / WEIGHTS, self._config)
+            shape = Shape(**self._config.shape)
+            self._model = ScratchModel(self._folder / WEIGHTS, shape, self._config.slots)
         return self._model
 
 
@@ -104,17 +111,23 @@ def _changes(recipe: Recipe, stands: Recipe) -> Recipe:
     return {name: value for name, value in recipe.items() if stands[name] != value}
 
 
-def read_config(folder: Path) -> dict[str, object]:
-    """decoder.json. Raises UserError where the folder holds no whole decoder."""
+@dataclass(frozen=True)
+class Config:
+    """shape: what decoder.Shape is made of; slots: of the knobs that it was taught by name."""
+
+    shape: Mapping[str, int]
+    slots: Mapping[str, int]
+
+
+def read_config(folder: Path) -> Config:
+    """Raises UserError where the folder holds no whole decoder."""
     if not folder.is_dir():
-        raise UserError(
-            f"scratch:{folder}: there is no such folder; `autoresearch distill train --base scratch` makes one"
-        )
+        raise UserError(f"scratch:{folder}: there is no such folder: make one with {MAKE}")
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        whole = (folder / WEIGHTS).is_file() and isinstance(config["shape"], dict) and isinstance(config["slots"], dict)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    if not whole:
+        told = json.loads((folder / CONFIG).read_text("utf-8"))
+        config = Config(*({str(name): int(n) for name, n in told[key].items()} for key in ("shape", "slots")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        config = None
+    if config is None or not (folder / WEIGHTS).is_file():
         raise UserError(f"scratch:{folder} holds no decoder: make one with {MAKE}")
     return config

@@ -6,16 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
+from autoresearch.errors import UserError
 from autoresearch.proposers.decoder import Decoder, Night, Shape, expected_gain, to_change, to_judge, told
 from autoresearch.proposers.known import Known
 from autoresearch.proposers.space import Space
 from autoresearch.trial import History, Recipe
+from rails import clean
 
 PARENTS, SAMPLES, MOST_MOVED = 5, 64, 3
 BEST = 8  # measured recipes whose expected score is what has to be beaten
@@ -37,12 +40,11 @@ class Candidate:
 
 
 class ScratchModel:
-    """Raises UserError for weights that do not fit their config."""
+    """Raises UserError for weights that do not fit."""
 
-    def __init__(self, weights: Path, config: Mapping[str, Any]) -> None:
-        self._decoder = Decoder(Shape(**config["shape"])).eval()
-        self._decoder.load_state_dict({name: weight.float() for name, weight in load_file(weights).items()})
-        self._slots: Mapping[str, int] = config["slots"]
+    def __init__(self, weights: Path, shape: Shape, slots: Mapping[str, int]) -> None:
+        self._decoder = load_decoder(weights, shape).eval()
+        self._slots = slots
 
     def candidates(
         self, history: History, space: Space, known: Known, stands: Recipe, seed: int
@@ -68,7 +70,7 @@ class ScratchModel:
         most = min(history.menu.max_changes, len(space.knobs))
         within = measured[:PARENTS][((measured[:PARENTS] - at).abs() > SAME).sum(-1) <= most]
         parents = within if len(within) else at[None]
-        points, likelihood = self._sampled(night, cube, parents[torch.arange(SAMPLES) % len(parents)], draws)
+        points, likelihood = self._sampled(night, cube, parents, draws)
         places = [space.point(space.recipe(row)) for row in cube.shares(points)]
         mean, deviation, fails = self._judged(night, torch.cat([cube.points(places), measured, at[None]]))
         lowest = mean[SAMPLES:-1].min()
@@ -102,46 +104,70 @@ class ScratchModel:
             runs,
             scored,
             number >= len(points) - len(known.in_flight),
-            (number >= n) & (number < n + len(known.failed)),
+            (number >= n) & (number < len(points) - len(known.in_flight)),  # one that was stopped is no good either
             torch.tensor([[noise]]),
             ((points - at).abs() <= SAME).all(-1)[None],
         )
         night = self._decoder.read(points[None], seen, torch.ones_like(scored), cube.has[None].float())
         return night, _Level(middle + float(low), float(unit))
 
-    def _sampled(self, night: Night, cube: _Cube, points: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """points [m, slots] with one to MOST_MOVED knobs changed, one after the other, and their likelihoods [m]."""
-        shape, rows = self._decoder.shape, torch.arange(len(points))
-        done = torch.zeros(points.shape, dtype=torch.bool)
-        going, log_likelihood = torch.ones(len(points), dtype=torch.bool), torch.zeros(len(points))
-        chosen = torch.zeros(len(points))
+    def _sampled(self, night: Night, cube: _Cube, parents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """SAMPLES recipes [m, slots], each of the parents [n, slots] with one to MOST_MOVED knobs changed, one by one,
+        and their likelihoods [m]."""
+        slots = self._decoder.shape.slots
+        which = torch.arange(SAMPLES) % len(parents)
+        points, done = parents[which], torch.zeros(SAMPLES, slots, dtype=torch.bool)
+        log_likelihood, choices = torch.zeros(SAMPLES), torch.zeros(SAMPLES)
+        going = torch.arange(SAMPLES)
         for place in range(MOST_MOVED):
-            question = to_change(torch.full((1, len(points)), WANTED), done[None])
-            answers = self._decoder.ask(night, points[None], question)
-            of_knobs, of_bins = (logits[0] for logits in self._decoder.changes(night, answers, points[None]))
-            enough = torch.full((len(points), 1), place == 0)
-            of_knobs = of_knobs.masked_fill(
-                torch.cat([done | ~cube.has.expand_as(done), enough], 1), -torch.inf
-            ).log_softmax(-1)
+            # At first there are but as many questions as parents.
+            of_knobs, of_bins = (
+                self._policy(night, points[going], done[going])
+                if place
+                else (
+                    logits[which]
+                    for logits in self._policy(night, parents, torch.zeros_like(parents, dtype=torch.bool))
+                )
+            )
+            cannot = F.pad(done[going] | ~cube.has, (0, 1), value=place == 0)
+            of_knobs = of_knobs.masked_fill(cannot, -torch.inf).log_softmax(-1)
             knob = torch.multinomial(of_knobs.exp(), 1, generator=draws)[:, 0]
-            log_likelihood += torch.where(going, of_knobs[rows, knob], 0)
-            chosen += going
-            going = going & (knob < shape.slots)
-            knob = knob.clamp(max=shape.slots - 1)
-            bins = of_bins[rows, knob].masked_fill(~cube.bins[knob], -torch.inf).log_softmax(-1)
-            bin_ = torch.multinomial(bins.exp(), 1, generator=draws)[:, 0]
-            log_likelihood += torch.where(going, bins[rows, bin_], 0)
-            chosen += going
-            share = (bin_ + torch.rand(len(points), generator=draws)) / shape.bins
-            points = points.clone()
-            points[rows, knob] = torch.where(going, share, points[rows, knob])
-            done[rows, knob] |= going
-        return points, (log_likelihood / chosen).exp()
+            log_likelihood[going] += of_knobs.gather(1, knob[:, None])[:, 0]
+            choices[going] += 1
+            goes_on = knob < slots
+            going, knob, of_bins = going[goes_on], knob[goes_on], of_bins[goes_on]
+            if not len(going):
+                break
+            of_bins = of_bins[torch.arange(len(knob)), knob].masked_fill(~cube.bins[knob], -torch.inf).log_softmax(-1)
+            chosen = torch.multinomial(of_bins.exp(), 1, generator=draws)[:, 0]
+            log_likelihood[going] += of_bins.gather(1, chosen[:, None])[:, 0]
+            choices[going] += 1
+            points[going, knob] = (chosen + torch.rand(len(going), generator=draws)) / self._decoder.shape.bins
+            done[going, knob] = True
+        return points, (log_likelihood / choices).exp()
+
+    def _policy(self, night: Night, points: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the next knob [n, slots + 1] and of its bin [n, slots, bins], at points [n, slots]."""
+        question = to_change(points.new_full((1, len(points)), WANTED), done[None])
+        answers = self._decoder.ask(night, points[None], question)
+        of_knobs, of_bins = self._decoder.changes(night, answers, points[None])
+        return of_knobs[0], of_bins[0]
 
     def _judged(self, night: Night, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         answers = self._decoder.ask(night, points[None], to_judge(points[None]))
         mean, log_deviation, fails = self._decoder.judged(answers)
         return mean[0], log_deviation[0].exp(), fails[0]
+
+
+def load_decoder(weights: Path, shape: Shape) -> Decoder:
+    """As a training wrote it, in single precision. Raises UserError for weights of another shape."""
+    decoder = Decoder(shape)
+    try:
+        decoder.load_state_dict({name: weight.float() for name, weight in load_file(weights).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        why = clean(str(error).strip().partition("\n")[0], 200)
+        raise UserError(f"{weights} is no decoder of its shape ({why}): make it again") from None
+    return decoder
 
 
 @dataclass(frozen=True)
