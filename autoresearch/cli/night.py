@@ -31,7 +31,9 @@ def init(
     ] = None,
     proposer: Annotated[
         str | None,
-        typer.Option(help="auto, hybrid, llm, gp, tpe, random; what was taught: scratch:DIR, lora:DIR, hybrid:lora:DIR."),
+        typer.Option(
+            help="auto, hybrid, llm, gp, tpe, random; what was taught: scratch:DIR, lora:DIR, hybrid:lora:DIR."
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs in flight at once.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,

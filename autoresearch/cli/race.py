@@ -31,7 +31,10 @@ class _OneOptionForMany(TyperCommand):
 def race(
     studies: Annotated[list[str], typer.Argument(help="Studies, imported ones too.", show_default=False)],
     proposers: Annotated[
-        str, typer.Option(help="Two or more, after the studies: gp, tpe, random, llm, hybrid, llm:MODEL, lora:DIR, scratch:DIR.")
+        str,
+        typer.Option(
+            help="Two or more, after the studies: gp, tpe, random, llm, hybrid, llm:MODEL, lora:DIR, scratch:DIR."
+        ),
     ],
     hold_out: Annotated[float, typer.Option(min=0.01, max=1, help="Share of each study's latest trials.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the samples and of the intervals.")] = 0,
