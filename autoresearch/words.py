@@ -65,6 +65,11 @@ def percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.{1 if 0 < abs(share) < 0.1 else 0}f} %"
 
 
+def share(hits: int, n: int, low: float | None, high: float | None) -> str:
+    """With its interval: "39 of 41 [84, 99 %]"."""
+    return NONE if low is None or high is None else f"{hits:,} of {n:,} [{100 * low:.0f}, {100 * high:.0f} %]"
+
+
 def figure(value: float | None, digits: int = 3) -> str:
     """So many significant digits at least, zeros too, and never 1e+04: "0.0300", "21,382"."""
     if value is None:

@@ -31,9 +31,15 @@ ORDER = [
 ]
 # The same inside each room; what imports nothing of its room stands in the last row.
 INSIDE = {
-    "cli": [["__init__"], ["night", "look", "morning", "machine", "distill", "race"], ["app", "faults"]],
+    "cli": [
+        ["__init__"],
+        ["night", "look", "morning", "machine", "distill", "race"],
+        ["one_go"],
+        ["app", "faults"],
+    ],
     "distill": [
-        ["write", "race_text", "lora", "lora_worker", "scratch", "scratch_worker"],
+        ["one_go"],
+        ["write", "race_text", "lora", "lora_worker", "scratch", "scratch_worker", "successor"],
         ["corpus", "compete", "race_chart", "card", "child", "simulated", "telling", "outcome_text", "outcome_chart"],
         ["outcome"],
         ["real"],
@@ -65,9 +71,10 @@ INSIDE = {
         ["status"],
         ["sentences"],
         ["meters", "longer_runs", "knobs", "work", "nights", "compute"],
-        ["apart", "context", "exploration", "proposers"],
+        ["apart", "context", "exploration", "proposers", "student"],
         ["__init__"],
-        ["evidence"],
+        ["evidence", "raced"],
+        ["shares"],
     ],
     "study": [
         ["requests", "history", "restore"],

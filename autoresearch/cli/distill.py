@@ -8,19 +8,15 @@ from typing import Annotated
 import typer
 
 from autoresearch import words
-from autoresearch.cli.app import Home, app, command, open_study
+from autoresearch.cli.app import Home, command, open_study
+from autoresearch.cli.one_go import SCRATCH, group
+from autoresearch.distill.lora_terms import LoraRequest
+from autoresearch.distill.scratch_terms import BATCH, EVALUATE_EVERY, STEPS
 from autoresearch.errors import UserError
 from rails import clean
 
 EXAMPLE = "autoresearch distill corpus mine --out corpus"
 DEFAULT_BASE = "Qwen/Qwen2.5-3B-Instruct"
-
-SCRATCH, STEPS = "scratch", 3000
-
-group = typer.Typer(
-    no_args_is_help=True, help="Teach a smaller proposer what studies have learned.", epilog=f"Example: {EXAMPLE}"
-)
-app.add_typer(group, name="distill")
 
 
 @command(EXAMPLE, group)
@@ -81,32 +77,37 @@ def train(
         typer.Option("--from", help="Of scratch: a decoder to go on from, shipped for the package's; default: none."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of scratch.")] = STEPS,
-    epochs: Annotated[int, typer.Option(min=1, help="Times through the corpus, at most.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Times through the corpus, at most.")] = LoraRequest.epochs,
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Rows of a step (16), one in memory at a time; scratch: nights (64)."),
     ] = None,
-    lr: Annotated[float, typer.Option(min=1e-8, max=1, help="Learning rate, constant after ten steps.")] = 2e-4,
-    max_length: Annotated[int, typer.Option(min=1, help="Tokens of a row; a longer one is refused, never cut.")] = 8192,
+    lr: Annotated[
+        float, typer.Option(min=1e-8, max=1, help="Learning rate, constant after ten steps.")
+    ] = LoraRequest.lr,
+    max_length: Annotated[
+        int, typer.Option(min=1, help="Tokens of a row; a longer one is refused, never cut.")
+    ] = LoraRequest.max_length,
     evaluate_every: Annotated[
         int | None,
         typer.Option(min=1, help="Steps between looks at what is held out (20; scratch: 100); a kill loses no more."),
     ] = None,
-    patience: Annotated[int, typer.Option(min=1, help="Looks without a lower held-out loss, then it ends.")] = 3,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Looks without a lower held-out loss, then it ends.")
+    ] = LoraRequest.patience,
     seed: Annotated[int, typer.Option(min=0, help="Of the adapter, its dropout and the order of rows.")] = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Write the base with it too, to OUT-merged.")] = False,
 ) -> None:
     """Teach a model a corpus: a LoRA that PEFT, vLLM and NIM load as it is (extra distill), or, from nothing, a small
     decoder that proposes offline."""
     if base == SCRATCH:
-        _train_scratch(corpus, out, begin_from, steps, batch or 64, evaluate_every or 100, seed)
+        _train_scratch(corpus, out, begin_from, steps, batch or BATCH, evaluate_every or EVALUATE_EVERY, seed)
         return
     if corpus is None:
         raise UserError("name a corpus, as `autoresearch distill corpus` makes one; only --base scratch does without")
     import sys
 
     from autoresearch.distill.lora import sha256, teach
-    from autoresearch.distill.lora_terms import LoraRequest
     from autoresearch.terminal.console import make_console
 
     request = LoraRequest(
@@ -114,11 +115,11 @@ def train(
         sha256=sha256(corpus),
         base=str(Path(base).resolve()) if Path(base).is_dir() else base,
         epochs=epochs,
-        batch=batch or 16,
+        batch=batch or LoraRequest.batch,
         lr=lr,
         max_length=max_length,
         patience=patience,
-        evaluate_every=evaluate_every or 20,
+        evaluate_every=evaluate_every or LoraRequest.evaluate_every,
         seed=seed,
         merge=merge,
     )

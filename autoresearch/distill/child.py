@@ -55,9 +55,20 @@ def begin(request: Any, out: Path, made: str) -> Path:
     return folder
 
 
+def is_made(request: Any, out: Path) -> bool:
+    """Whether `out` holds what a training as this dataclass says has made, to its end."""
+    if (out / TRAINING).exists() or not (out / REQUEST).is_file():
+        return False
+    with suppress(ValueError):
+        return bool(json.loads((out / REQUEST).read_text("utf-8")) == asdict(request))
+    return False
+
+
 def finish(folder: Path, card: str) -> None:
-    """Brings what was made, with its card and its result, to where it belongs, and ends the training's folder."""
+    """Brings what was made, with its card, what was asked and its result, to where it belongs, and ends the training's
+    folder."""
     (folder / MADE / "README.md").write_text(card, encoding="utf-8")
+    shutil.copy(folder / REQUEST, folder / MADE / REQUEST)
     shutil.copy(folder / RESULT, folder / MADE / "training.json")
     for file in sorted((folder / MADE).iterdir()):
         file.replace(folder.parent / file.name)

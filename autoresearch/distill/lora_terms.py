@@ -21,14 +21,14 @@ class LoraRequest:
     corpus: str
     sha256: str
     base: str
-    epochs: int
-    batch: int
-    lr: float
-    max_length: int
-    patience: int
-    evaluate_every: int
-    seed: int
-    merge: bool
+    epochs: int = 3
+    batch: int = 16
+    lr: float = 2e-4
+    max_length: int = 8192
+    patience: int = 3
+    evaluate_every: int = 20
+    seed: int = 0
+    merge: bool = False
 
 
 @dataclass(frozen=True)

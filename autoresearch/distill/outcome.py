@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +29,7 @@ from rails import clean
 
 CLONE = Path(__file__).parents[2]
 BENCHMARK = "benchmarks.search.outcome"
+TAKES = ("sklearn", "pyarrow")
 SURROGATES = ("smooth", "steps")
 RUNS = 100
 ELSE = Spec("gp")  # the teacher where nobody can be asked again
@@ -144,9 +146,14 @@ def _place(out: Path | None) -> Iterator[Path]:
 # --- on the benchmark ---
 
 
+def has_benchmark() -> bool:
+    is_clone = (CLONE / Path(*BENCHMARK.split("."))).with_suffix(".py").is_file()
+    return is_clone and all(find_spec(package) for package in TAKES)
+
+
 def require_benchmark() -> None:
-    """Raises UserError where only the package is installed."""
-    if not (CLONE / Path(*BENCHMARK.split("."))).with_suffix(".py").is_file():
+    """Raises UserError where only the package is installed, or not what the benchmark takes."""
+    if not has_benchmark():
         raise UserError(
             "--nights races on the search benchmark, which takes a clone of the repository: install autoresearch from "
             "one (pip install -e '.[dev]'), or leave --nights out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,26 +15,15 @@ from scipy import special
 from autoresearch import words
 from autoresearch.distill.held import Answer, State
 from autoresearch.distill.report import entropy
+from autoresearch.evidence.shares import Share, share_of
 from autoresearch.trial import Recipe
 from rails import Knob, clean
 
-NORMAL_95 = 1.959964
 RESAMPLES = 10_000
 UNIFORM_DRAWS = 200
 LEVEL = 0.05
 EXACT, VALIDITY = "exact match", "validity"
 MOST_NOTES = 5
-
-
-@dataclass(frozen=True)
-class Share:
-    """hits of n, with Wilson's 95 % interval; None: there are none to tell it from."""
-
-    hits: int
-    n: int
-    share: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -155,16 +143,6 @@ def mode_of(answers: Sequence[Answer]) -> Answer:
 
 def _key(answer: Answer) -> tuple[tuple[str, object], ...]:
     return tuple(sorted((answer.changes or {}).items()))
-
-
-def share_of(facts: Sequence[bool]) -> Share:
-    hits, n = sum(facts), len(facts)
-    if not n:
-        return Share(0, 0, None, None, None)
-    share, z = hits / n, NORMAL_95
-    middle, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    return Share(hits, n, share, max(0.0, low) if hits else 0.0, min(1.0, high) if hits < n else 1.0)
 
 
 def is_exact(state: State, answer: Answer) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import altair as alt
 import vl_convert  # noqa: F401  what altair draws SVG with
 
-from autoresearch.distill.race import Figures, Share
+from autoresearch.distill.race import Figures
+from autoresearch.evidence.shares import Share
 
 COLOURS = ["#0072b2", "#d55e00"]  # Okabe and Ito's
 SHAPES = ["circle", "square"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STEPS, BATCH, EVALUATE_EVERY = 3000, 64, 100
+
 
 @dataclass(frozen=True)
 class ScratchRequest:

@@ -12,8 +12,9 @@ import numpy as np
 
 from autoresearch import words
 from autoresearch.distill.paired import Array, Figure, wilcoxon
-from autoresearch.distill.race import LEVEL, Share, holm, share_of
+from autoresearch.distill.race import LEVEL, holm
 from autoresearch.distill.report import entropy
+from autoresearch.evidence.shares import Share
 from autoresearch.proposers.space import share_of as place_of
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import NOT_ASKED_FOR
@@ -164,8 +165,8 @@ def _found(searches: Sequence[Search], proposer: str, teacher: str, world: str, 
         best={mark: mean_of(mine[:, mark - 1]) for mark in marks(runs)},
         to_teacher=int(middle) if math.isfinite(middle) else None,
         never=None if math.isnan(level) else sum(map(math.isinf, reached)),
-        failed=_share(sum(search.failed for search in group), asked),
-        blocked=_share(sum(search.blocked for search in group), asked),
+        failed=Share.of(sum(search.failed for search in group), asked),
+        blocked=Share.of(sum(search.blocked for search in group), asked),
         entropy=varied,
         of_teachers=round(varied / its_variety, 4) if its_variety else None,
         gain=mean_of(gaps),
@@ -188,10 +189,6 @@ def mean_of(values: Array) -> Mean | None:
     if len(known) == 1:
         return Mean(figure.mean, None, None)
     return Mean(figure.mean, figure.mean - figure.half, figure.mean + figure.half)
-
-
-def _share(hits: int, n: int) -> Share:
-    return share_of([True] * hits + [False] * (n - hits))
 
 
 def _entropy(searches: Iterable[Search]) -> float:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from autoresearch import words
-from autoresearch.distill.race import Share
+from autoresearch.evidence.shares import Share
 from autoresearch.terminal.console import listing
 from rails import clean
 
@@ -46,9 +46,7 @@ def plain(text: str) -> str:
 
 
 def share(of: Share) -> str:
-    if of.share is None or of.low is None or of.high is None:
-        return words.NONE
-    return f"{of.hits} of {of.n} [{100 * of.low:.0f}, {100 * of.high:.0f} %]"
+    return words.share(of.hits, of.n, of.low, of.high)
 
 
 def counts(of: Mapping[str, int]) -> str:

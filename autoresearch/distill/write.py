@@ -12,6 +12,17 @@ from autoresearch.distill.report import markdown
 from autoresearch.errors import UserError
 from autoresearch.facts import to_json
 
+REPORT = "report.json"
+
+
+def is_written(corpus: Corpus, out: Path) -> bool:
+    """Whether `out` holds this very corpus. It is whole then: the report is written last."""
+    told = {FILE: corpus.nights, REPORT: corpus.report}
+    try:
+        return all((out / name).read_text("utf-8") == _text(facts) for name, facts in told.items())
+    except (OSError, ValueError):
+        return False
+
 
 def write_corpus(corpus: Corpus, out: Path) -> list[Path]:
     """The files written into the folder `out`, which is made; each is there whole or not at all, and what an earlier
@@ -24,14 +35,19 @@ def write_corpus(corpus: Corpus, out: Path) -> list[Path]:
                 (made / f"{name}.jsonl").write_text(corpus.jsonl(name), encoding="utf-8", newline="")
                 if not _save_parquet(corpus.records[name], made / f"{name}.parquet"):
                     (out / f"{name}.parquet").unlink(missing_ok=True)
-            (made / FILE).write_text(to_json(corpus.nights, indent=1) + "\n", encoding="utf-8")
-            (made / "report.json").write_text(to_json(corpus.report, indent=1) + "\n", encoding="utf-8")
+            (made / FILE).write_text(_text(corpus.nights), encoding="utf-8")
+            (made / REPORT).write_text(_text(corpus.report), encoding="utf-8")
             (made / "report.md").write_text(markdown(corpus.report), encoding="utf-8")
-            return [file.replace(out / file.name) for file in sorted(made.iterdir())]
+            files = sorted(made.iterdir(), key=lambda file: (file.name == REPORT, file.name))
+            return [file.replace(out / file.name) for file in files]
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror or error}): name another folder with --out"
         ) from None
+
+
+def _text(facts: Any) -> str:
+    return to_json(facts, indent=1) + "\n"
 
 
 def _save_parquet(records: list[dict[str, Any]], path: Path) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +15,8 @@ from autoresearch.evidence.context import longer_contexts
 from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.evidence.exploration import Asked, Change, Memory, SearchVerdict, judge
 from autoresearch.evidence.proposers import ProposerRecord, proposer_records
+from autoresearch.evidence.student import StudentRecord, student_record
+from autoresearch.facts import ABSENT_IF_NONE
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -106,6 +108,7 @@ class Meters:
     forecast_error: float | None  # mean absolute difference between expected and measured change
     forecast_rank_correlation: float | None  # of expected and measured; None below five of them
     proposers: list[ProposerRecord]
+    student: StudentRecord | None = field(metadata=ABSENT_IF_NONE)
     verdict: SearchVerdict
     why: str
 
@@ -182,6 +185,7 @@ def measure(evidence: Evidence) -> Meters:
         longer_contexts=[*longer_contexts(evidence)],
         **_forecasts(trials),
         proposers=proposer_records(evidence),
+        student=student_record(evidence),
         verdict=verdict,
         why=why,
     )

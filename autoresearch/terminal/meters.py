@@ -14,6 +14,9 @@ from autoresearch import words
 from autoresearch.evidence.meters import Meters, PairCount
 from autoresearch.evidence.proposers import ProposerRecord
 from autoresearch.evidence.sentences import verdicts
+from autoresearch.evidence.shares import Average, Share
+from autoresearch.evidence.student import RaceShown, StudentRecord
+from autoresearch.proposers.share import OPTIMIZER
 from rails import clean
 
 VERDICT_STYLES = {"researching": "green", "narrowing": "yellow", "flailing": "bold red"}
@@ -85,10 +88,47 @@ def meter_lines(m: Meters) -> Iterator[MeterLine]:
         yield MeterLine("forecasts", f"{m.forecasts_right} of {m.forecasts}", note + ranked)
     for record in m.proposers if len(m.proposers) > 1 else []:
         yield MeterLine(f"by {record.name}", words.count(record.proposals, "proposal"), _earned(record))
+    if m.student:
+        yield from _student(m.student)
     if m.judged_both_ways:
         more = len(m.judged_both_ways) - MOST_NAMED
         named = "; ".join(map(verdicts, m.judged_both_ways[:MOST_NAMED])) + (f"; and {more} more" if more > 0 else "")
         yield MeterLine("judged both ways", words.count(len(m.judged_both_ways), "recipe"), named)
+
+
+def _student(of: StudentRecord) -> Iterator[MeterLine]:
+    """What was taught, in its night and in its race."""
+    race = of.race
+    raced = f"; in its race {_share(race.valid)}{_noise(of.valid_as_raced)}" if race and race.valid else ""
+    yield MeterLine(f"{of.name} was valid", _share(of.valid), f"of its proposals passed the rails{raced}")
+    optimizers = f", {_average(of.optimizers)} by {OPTIMIZER}" if of.optimizers.n else ""
+    raced = f"; in its race {_average(race.earned)}{_noise(of.earned_as_raced)}" if race and race.earned else ""
+    note = f"bits per byte a proposal that was measured{optimizers}{raced}"
+    yield MeterLine(f"{of.name} earned", _average(of.earned), note)
+    if race is None:
+        yield MeterLine("its race", "none to compare with", f"{of.folder} holds no race.json that can be read")
+    else:
+        yield MeterLine("its race", "won" if race.won else "not won", _searched(of, race))
+
+
+def _searched(of: StudentRecord, race: RaceShown) -> str:
+    if race.ahead is None or race.nights is None or race.runs is None:
+        return f"{of.form} had no whole searches in it, without which nobody wins"
+    gain = words.gain(race.ahead.mean, race.ahead.low, race.ahead.high)
+    nights = f"{words.count(race.nights, 'simulated night')} of {words.count(race.runs, 'run')}"
+    return f"{of.form} against {race.teacher}, its teacher: {gain} bits per byte at the end of {nights}"
+
+
+def _share(of: Share) -> str:
+    return words.share(of.hits, of.n, of.low, of.high)
+
+
+def _average(of: Average) -> str:
+    return f"{words.gain(of.mean, of.low, of.high)} (n = {of.n})" if of.n else f"{words.NONE} (n = 0)"
+
+
+def _noise(is_within: bool | None) -> str:
+    return "" if is_within is None else f", the difference {'within' if is_within else 'beyond'} noise"
 
 
 def _earned(record: ProposerRecord) -> str:

@@ -1,4 +1,4 @@
-"""What the tests of a taught model share: its base, the corpus, and the adapter, each made once."""
+"""What the tests of a taught model share: its base, the corpus, the adapter and a decoder, each made once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import taught
+import taught_scratch
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def adapter(corpus: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> taught.Adapter:
     return taught.Adapter(corpus, base, tmp_path_factory.mktemp("out") / "adapter")
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> taught_scratch.TaughtHere:
+    """Its proposals are as good as any."""
+    return taught_scratch.teach(tmp_path_factory.mktemp("scratch"))

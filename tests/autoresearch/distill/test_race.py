@@ -26,12 +26,12 @@ from autoresearch.distill.race import (
     holm,
     mcnemar,
     mode_of,
-    share_of,
     verdict,
 )
 from autoresearch.distill.race_text import markdown, write
 from autoresearch.distill.racers import MOST_SILENT, Racer, Spec, sample_seed
 from autoresearch.errors import UserError
+from autoresearch.evidence.shares import share_of
 from autoresearch.exchange import import_study
 from autoresearch.facts import to_json
 from autoresearch.proposers import NothingLeft, make_proposer

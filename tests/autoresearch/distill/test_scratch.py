@@ -6,16 +6,15 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from command_line import Command
 from histories import MENU, baseline, history, past_trial
 from studies import make_study, query, run_study
+from taught_scratch import FEW, TaughtHere, line
 
 from autoresearch.config import ProposerSettings
 from autoresearch.errors import UserError
@@ -28,32 +27,7 @@ from autoresearch.trial import History, Proposal
 from rails import Knob, Menu, Value, gate
 
 FORM = ("schema", "menu", "range")
-TRAJECTORY = Path(__file__).parents[3] / "trajectories" / "example" / "trajectory.jsonl"
-FEW = ("--base", "scratch", "--steps", "6", "--batch", "4", "--evaluate-every", "2")
 ENDED = [past_trial(n, "lr", n / 10_000, 0.001 * n) for n in range(1, 12)]
-
-
-class TaughtHere(NamedTuple):
-    corpus: Path
-    decoder: Path
-
-
-def line(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "autoresearch", *map(str, arguments)]
-
-
-@pytest.fixture(scope="session")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> TaughtHere:
-    """Some steps, which teach it nothing much: its proposals are as good as any."""
-    home = tmp_path_factory.mktemp("scratch")
-    corpus, decoder = home / "corpus", home / "decoder"
-    for arguments in (
-        ("import", "example", TRAJECTORY, "--home", home),
-        ("distill", "corpus", "example", "--out", corpus, "--force", "--home", home),
-        ("distill", "train", corpus, "--out", decoder, *FEW),
-    ):
-        subprocess.run(line(*arguments), check=True, capture_output=True)
-    return TaughtHere(corpus, decoder)
 
 
 def asked(folder: Path, known: History, name: str = "scratch") -> Proposal:
