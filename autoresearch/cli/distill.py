@@ -73,9 +73,9 @@ def train(
         str, typer.Option(help="What is taught: a folder, a name on Hugging Face's hub, or scratch: a small decoder.")
     ] = DEFAULT_BASE,
     begin_from: Annotated[
-        Path | None,
-        typer.Option("--from", help="Of scratch: a decoder to go on from, shipped for the package's; default: none."),
-    ] = None,
+        Path,
+        typer.Option("--from", help="Of scratch: a decoder to go on from, shipped for the package's, or nothing."),
+    ] = Path("nothing"),
     steps: Annotated[int, typer.Option(min=1, help="Of scratch.")] = STEPS,
     epochs: Annotated[int, typer.Option(min=1, help="Times through the corpus, at most.")] = LoraRequest.epochs,
     batch: Annotated[
@@ -135,7 +135,7 @@ def train(
 
 
 def _train_scratch(
-    corpus: Path | None, out: Path, begin_from: Path | None, steps: int, batch: int, evaluate_every: int, seed: int
+    corpus: Path | None, out: Path, begin_from: Path, steps: int, batch: int, evaluate_every: int, seed: int
 ) -> None:
     from autoresearch.distill.scratch import begun, located, teach_decoder
     from autoresearch.distill.scratch_terms import ScratchRequest

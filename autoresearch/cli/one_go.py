@@ -9,7 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from autoresearch.cli.app import Home, app, open_study
-from autoresearch.distill.scratch_terms import STEPS
+from autoresearch.distill.scratch_terms import STEPS, STEPS_ON
+from autoresearch.proposer_name import SHIPPED
 
 SCRATCH = "scratch"
 
@@ -42,9 +43,9 @@ def distill(
         str, typer.Option(help="scratch, a small decoder; or what gets a LoRA: a folder, a name on Hugging Face's hub.")
     ] = SCRATCH,
     begin_from: Annotated[
-        Path | None,
-        typer.Option("--from", help="Of scratch: a decoder to go on from, shipped for the package's; default: none."),
-    ] = None,
+        Path,
+        typer.Option("--from", help="Of scratch: a decoder to go on from, shipped for the package's, or nothing."),
+    ] = SHIPPED,
     out: Annotated[
         Path | None,
         typer.Option(help="A folder for corpus, student and race; default: distilled/STUDY where studies live."),
@@ -52,7 +53,10 @@ def distill(
     hold_out: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of each study's latest trials, not taught but raced on.")
     ] = 0.2,
-    steps: Annotated[int, typer.Option(min=1, help="Of scratch.")] = STEPS,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Of scratch; default: {STEPS_ON}, from nothing {STEPS}.", show_default=False),
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="As `distill train` has it.")] = None,
     nights: Annotated[
         int | None,

@@ -20,14 +20,14 @@ from autoresearch.distill.messages import REQUEST
 from autoresearch.distill.outcome import FLOOR, has_benchmark, outcome, require_benchmark, teacher_of
 from autoresearch.distill.race_text import write
 from autoresearch.distill.racers import Spec
-from autoresearch.distill.scratch import begun, located, teach_decoder
-from autoresearch.distill.scratch_terms import BATCH, EVALUATE_EVERY, STEPS, ScratchRequest
+from autoresearch.distill.scratch import NOTHING, begun, located, teach_decoder
+from autoresearch.distill.scratch_terms import BATCH, EVALUATE_EVERY, STEPS, STEPS_ON, ScratchRequest
 from autoresearch.distill.successor import Successor, successor
 from autoresearch.distill.terms import Terms
 from autoresearch.distill.write import is_written, write_corpus
 from autoresearch.errors import UserError
 from autoresearch.evidence.raced import FILE, Raced, read_race
-from autoresearch.proposer_name import HYBRID
+from autoresearch.proposer_name import HYBRID, SHIPPED
 from autoresearch.study.folder import StudyFolder
 from autoresearch.terminal.console import say
 from autoresearch.terminal.signals import outlive_terminal
@@ -40,14 +40,14 @@ CARD, ITS_RACE = "README.md", "\n## Its race\n"
 
 @dataclass(frozen=True)
 class OneGo:
-    """base: SCRATCH, a folder, or a name on Hugging Face's hub. begin_from, a decoder to go on from, and steps: of
-    SCRATCH alone; batch: None: as trainings have it. nights: of each proposer on each surrogate; None: NIGHTS where the
-    search benchmark is there, else none."""
+    """base: SCRATCH, a folder, or a name on Hugging Face's hub. begin_from, a decoder to go on from or NOTHING, and
+    steps: of SCRATCH alone; batch, steps: None: as trainings have it. nights: of each proposer on each surrogate; None:
+    NIGHTS where the search benchmark is there, else none."""
 
     base: str = SCRATCH
-    begin_from: Path | None = None
+    begin_from: Path = SHIPPED
     hold_out: float = 0.2
-    steps: int = STEPS
+    steps: int | None = None
     batch: int | None = None
     nights: int | None = None
     runs: int = RUNS
@@ -62,7 +62,8 @@ class OneGo:
         """On what terms it is taught."""
         if self.kind == SCRATCH:
             sources = *located(corpus), *begun(self.begin_from)
-            return ScratchRequest(*sources, self.steps, self.batch or BATCH, EVALUATE_EVERY, self.seed)
+            steps = self.steps or (STEPS if self.begin_from == NOTHING else STEPS_ON)
+            return ScratchRequest(*sources, steps, self.batch or BATCH, EVALUATE_EVERY, self.seed)
         base = str(Path(self.base).resolve()) if Path(self.base).is_dir() else self.base
         request = LoraRequest(str(corpus.resolve()), sha256(corpus), base, seed=self.seed)
         return replace(request, batch=self.batch) if self.batch else request

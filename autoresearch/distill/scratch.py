@@ -20,6 +20,7 @@ from autoresearch.workers.energy import Energy
 from rails import clean
 
 CHILD = "autoresearch.distill.scratch_worker"
+NOTHING = Path("nothing")  # to go on from
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ def located(corpus: Path | None) -> tuple[str, str]:
     return str(corpus.resolve()), _sha256(corpus / FILE)
 
 
-def begun(folder: Path | None) -> tuple[str, str]:
+def begun(folder: Path) -> tuple[str, str]:
     """The same of a decoder to go on from, and of its weights; SHIPPED is that of the package."""
-    if folder is None:
+    if folder == NOTHING:
         return "", ""
     where = HERE if folder == SHIPPED else folder.resolve()
     read_config(where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEPS, BATCH, EVALUATE_EVERY = 3000, 64, 100
+STEPS_ON = 600  # where a decoder is gone on with
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from autoresearch.evidence.raced import Raced, read_race
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.folder import home as home_of
 
-FEW = ("--steps", "6", "--batch", "4", "--hold-out", "0.08")
+FEW = ("--from", "nothing", "--steps", "6", "--batch", "4", "--hold-out", "0.08")
 GP, SCRATCH, HYBRID = Spec("gp"), Spec("scratch:/there"), Spec("hybrid:scratch:/there")
 
 
