@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from autoresearch.errors import UserError
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.proposer_name import SHIPPED, ProposerName
 from autoresearch.secrecy import without_credentials
+from rails import clean
 from trainer.protocol import BUDGET_UNITS, WHOLE_UNITS
 
 PRESETS = Path(__file__).parent / "presets"
@@ -21,6 +24,79 @@ PRESETS = Path(__file__).parent / "presets"
 
 class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TrainerSettings(Table):
+    """A program of the person's own, in place of the GPT's trainer; see docs/your-own-trainer.md."""
+
+    command: str | list[str]  # text is split as a shell would; no shell runs it
+    folder: str | None = None  # where it is run; None: the run's own
+    recipe: Literal["file", "arguments", "environment", "constants", "adapter"] = "arguments"  # how it is told
+    script: str | None = None  # of which a copy with other constants is run
+    score: str = "val_bpb"
+    score_pattern: str | None = None  # a regular expression with one group
+    score_file: str | None = None  # JSON, in the run's folder
+    lower_is_better: bool = True
+    unit: str = ""
+
+    @field_validator("command")
+    @classmethod
+    def _a_command(cls, value: str | list[str]) -> str | list[str]:
+        try:
+            words = shlex.split(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"it cannot be split as a shell would: {error}") from None
+        if not words or not words[0] or any("\0" in word for word in words):
+            raise ValueError('it must name a program, such as "python train.py"')
+        return value
+
+    @field_validator("folder")
+    @classmethod
+    def _a_whole_path(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).is_absolute():
+            raise ValueError("it must be a whole path, which begins with /")
+        return value
+
+    @field_validator("score", "unit")
+    @classmethod
+    def _a_word(cls, value: str) -> str:
+        if clean(value, 40) != value:
+            raise ValueError("it must be at most 40 plain characters on one line")
+        return value
+
+    @field_validator("score_pattern")
+    @classmethod
+    def _one_group(cls, value: str | None) -> str | None:
+        try:
+            if value is not None and re.compile(value).groups != 1:
+                raise ValueError("it must have exactly one group in parentheses, which is the score")
+        except re.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from None
+        return value
+
+    @field_validator("score_file")
+    @classmethod
+    def _in_the_folder(cls, value: str | None) -> str | None:
+        path = PurePosixPath(value or "result.json")
+        if value == "" or path.is_absolute() or ".." in path.parts:
+            raise ValueError("it must be the name of a file in the run's folder, AUTORESEARCH_FOLDER")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainerSettings:
+        if not self.score:
+            raise ValueError("score must have a name")
+        if (self.script is None) == (self.recipe == "constants"):
+            raise ValueError('script is for recipe = "constants", and that needs it: name the script, or leave it out')
+        if self.score_pattern is not None and self.score_file is not None:
+            raise ValueError("score_pattern and score_file cannot both hold: leave one out")
+        if self.recipe == "adapter" and (self.score_pattern or self.score_file):
+            raise ValueError("score_pattern and score_file are not for an adapter, whose function returns the score")
+        return self
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.command) if isinstance(self.command, str) else self.command
 
 
 class DataSettings(Table):
@@ -32,7 +108,7 @@ class DataSettings(Table):
 
 
 class DecisionRule(Table):
-    """What it takes to keep; deviations are relative to val_bpb, improvements in bits per byte."""
+    """What it takes to keep; deviations are relative to the score, improvements in its unit, such as bits per byte."""
 
     reference: Literal["incumbent", "baseline"] = "incumbent"
     confidence: float = Field(0.99, gt=0.5, lt=1)
@@ -118,6 +194,7 @@ class Settings(Table):
     workers: int | None = Field(None, ge=1, le=1024)
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
     budget: dict[str, float]
+    trainer: TrainerSettings | None = None  # None: the GPT's
     data: DataSettings = DataSettings()
     decision: DecisionRule = DecisionRule()
     proposer: ProposerSettings = ProposerSettings()
@@ -151,6 +228,14 @@ class Settings(Table):
         if self.compile == "auto":
             return self.backend == "torch" and device_kind == "cuda" and works
         return self.compile
+
+    @property
+    def metric(self) -> Metric:
+        """What this study's runs are scored by."""
+        own = self.trainer
+        if own is None:
+            return VAL_BPB
+        return Metric(own.score, own.unit, own.unit or own.score, not own.lower_is_better, has_test=False)
 
     @property
     def whole_budget(self) -> dict[str, float]:
@@ -188,8 +273,8 @@ def _first_problem(error: ValidationError) -> str:
         model: type[BaseModel] = Settings
         for part in problem["loc"][:-1]:
             kind = model.model_fields[str(part)].annotation
-            assert isinstance(kind, type) and issubclass(kind, BaseModel)
-            model = kind
+            kinds = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
+            model = kinds[0]
         return _unknown(key, model.model_fields)
     if problem["type"] == "missing":
         return f"{key} is missing"

@@ -22,6 +22,9 @@ EFFECTIVE_LOOKS = 7
 # A candidate is dropped after run n when its improvement is below this many standard errors.
 FUTILITY = {1: 0.25, 2: 0.75, 3: 1.25}
 FUTILITY_LATER = 1.5
+# However near to 0 a study's scores are, no deviation is 0: arithmetic would end there.
+LEAST_DEVIATION = 1e-12
+EXPLODED = 10.0  # times the usual score: beyond it a recipe does not say how large scores are
 # Recipes differ in how far their runs scatter: a recipe's own deviation is told from its runs and from the pooled one,
 # which counts as so many degrees of freedom.
 POOLED_DOF = 6.0
@@ -81,8 +84,8 @@ def pool_noise(groups: Iterable[Runs], rule: DecisionRule) -> Noise:
     """
     samples = [group for group in groups if group]
     means = [_mean((*group.values(),)) for group in samples]
-    level = float(np.mean(means)) if samples else 1.0
-    prior_variance = (rule.prior_deviation * level) ** 2
+    level = _level(means) if samples else 1.0
+    prior_variance = max(abs(rule.prior_deviation * level), LEAST_DEVIATION) ** 2
     repeated = [(group, mean) for group, mean in zip(samples, means, strict=True) if len(group) > 1]
     if not repeated:
         return Noise(prior_variance**0.5, 0.0, rule.prior_runs)
@@ -99,6 +102,12 @@ def pool_noise(groups: Iterable[Runs], rule: DecisionRule) -> Noise:
     pairs = 2 * float(((counts - 1) * np.arange(len(counts) - 1, -1, -1)).sum())
     correlation = products / (variance * (pairs + CORRELATION_PRIOR_PAIRS))
     return Noise(variance**0.5, float(np.clip(correlation, 0.0, MAX_CORRELATION)), dof)
+
+
+def _level(means: list[float]) -> float:
+    """The mean, in which a recipe that exploded and yet told a number counts as ten times the median's size."""
+    most = EXPLODED * float(np.median(np.abs(means)))
+    return float(np.mean(np.clip(means, -most, most)))
 
 
 @lru_cache(maxsize=2**13)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from autoresearch import untrusted
+from autoresearch.metric import VAL_BPB, Metric
 from rails import Limits, Menu, clean
 
 Value = bool | int | float | str
@@ -170,6 +171,7 @@ class History:
     val_bpb of every run that had ended, also of trials that are not decided and have no val_bpb yet. `parent`: the
     trial whose recipe is changed. `tick`: the moment, on the study's logical clock; None: outside any study. `lessons`:
     those that stand, the newest last. `reflected`: the trial with which a model was last asked for lessons; 0: none.
+    `metric`: what scores are of, which are here as they are kept.
     """
 
     number: int
@@ -185,6 +187,7 @@ class History:
     tick: int | None = None
     lessons: Sequence[Lesson] = ()
     reflected: int = 0
+    metric: Metric = VAL_BPB
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """The one voice: how a number, an interval, an energy, a duration, a count, an outcome and a change are worded.
 
-The terminal, the report, git's messages and the prompt all speak with it. Scores are val_bpb or test_bpb in bits per
-byte. What comes from a model is cleaned here; where it is shown it is still set as text, never as markup.
+The terminal, the report, git's messages and the prompt all speak with it. Scores are as they are kept; a study's metric
+turns them into what a person reads, and names them: without one they are val_bpb in bits per byte. What comes from a
+model is cleaned here; where it is shown it is still set as text, never as markup.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.trial import Recipe, Value
 from rails import clean
 
@@ -21,9 +23,9 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 SAME_COMPUTE = 0.01
 
 
-def bpb(score: float | None) -> str:
-    """ "2.8175"."""
-    return NONE if score is None else f"{score:.4f}"
+def bpb(score: float | None, metric: Metric = VAL_BPB) -> str:
+    """ "2.8175", "93.2100 %"."""
+    return plus_minus(score, None, metric)
 
 
 def nats(loss: float) -> str:
@@ -31,14 +33,23 @@ def nats(loss: float) -> str:
     return f"{loss:.4f}"
 
 
-def plus_minus(value: float | None, half_interval: float | None) -> str:
-    """ "2.8175 ± 0.0145": a score, or a gain whose direction is told in words, with half of its 95 % interval."""
-    return bpb(value) if value is None or half_interval is None else f"{value:.4f} ± {half_interval:.4f}"
+def plus_minus(value: float | None, half_interval: float | None, metric: Metric = VAL_BPB) -> str:
+    """ "2.8175 ± 0.0145": a score, with half of its 95 % interval and its unit; without a metric also a gain whose
+    direction is told in words."""
+    if value is None:
+        return NONE
+    half = "" if half_interval is None else f" ± {half_interval:.4f}"
+    return f"{metric.turned(value):.4f}{half} {metric.unit}".rstrip()
 
 
-def score(value: float | None, half_interval: float | None, n_runs: int) -> str:
+def score(value: float | None, half_interval: float | None, n_runs: int, metric: Metric = VAL_BPB) -> str:
     """ "2.8175 ± 0.0145 (11 runs)"."""
-    return NONE if value is None else f"{plus_minus(value, half_interval)} ({count(n_runs, 'run')})"
+    return NONE if value is None else f"{plus_minus(value, half_interval, metric)} ({count(n_runs, 'run')})"
+
+
+def column(metric: Metric) -> str:
+    """ "val_bpb ± 95 %": above a column of scores with their intervals."""
+    return f"{metric.name} ± 95 %"
 
 
 def gain(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -91,9 +102,9 @@ def run(trial: int, seed: int) -> str:
     return f"trial {trial} seed {seed}"
 
 
-def ending(val_bpb: float | None, outcome: str, message: str) -> str:
+def ending(score: float | None, outcome: str, message: str, metric: Metric = VAL_BPB) -> str:
     """ "val_bpb 2.8115", "diverged: loss is NaN": what came of a run."""
-    return f"{state(outcome)}: {message}" if val_bpb is None else f"val_bpb {bpb(val_bpb)}"
+    return f"{state(outcome)}: {message}" if score is None else f"{metric.name} {bpb(score, metric)}"
 
 
 def numbers(found: Iterable[int]) -> str:
@@ -203,10 +214,10 @@ def state(name: str) -> str:
     return name.replace("_", " ")
 
 
-def tried(number: int, state: str, decision: str | None, val_bpb: float | None) -> str:
+def tried(number: int, state: str, decision: str | None, score: float | None, metric: Metric = VAL_BPB) -> str:
     """ "trial 7 (discard, val_bpb 2.8143)": what came of a recipe, for whoever proposes it again."""
     outcome = decision or ("baseline" if number == 0 else state)
-    return f"trial {number} ({outcome}{f', val_bpb {bpb(val_bpb)}' if val_bpb is not None else ''})"
+    return f"trial {number} ({outcome}{f', {metric.name} {bpb(score, metric)}' if score is not None else ''})"
 
 
 def activity(running: bool, control: str) -> str:

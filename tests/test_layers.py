@@ -22,11 +22,12 @@ ORDER = [
     ["evidence", "exchange"],
     ["study"],
     ["cost"],
+    ["program"],
     ["workers", "proposers"],
     ["decide"],
     ["words"],
     ["config", "trial", "facts"],
-    ["errors", "proposer_name", "secrecy", "untrusted"],
+    ["errors", "proposer_name", "secrecy", "untrusted", "metric", "adapter"],
     ["__init__"],
 ]
 # The same inside each room; what imports nothing of its room stands in the last row.
@@ -54,7 +55,7 @@ INSIDE = {
     "night": [
         ["session", "daemon"],
         ["loop", "display"],
-        ["ahead", "apart", "asking", "coverage", "judge", "stopping", "limits", "unit"],
+        ["ahead", "apart", "asking", "coverage", "judge", "stopping", "limits", "unit", "watch"],
         ["seeds"],
         ["__init__"],
     ],
@@ -85,6 +86,7 @@ INSIDE = {
         ["git_objects"],
         ["__init__"],
     ],
+    "program": [["told", "command"], ["constants", "score"], ["__init__"]],
     "workers": [
         ["doctor"],
         ["crew", "local"],

@@ -15,6 +15,15 @@ WHOLE_UNITS = ("tokens", "steps")  # a budget in one of them is a whole number
 STATES = ("complete", "failed", "cancelled", "stopped")
 # The last two are the launcher's findings: a worker that hangs or dies cannot report it.
 FAILURES = ("diverged", "out_of_memory", "error", "timed_out", "worker_died")
+MOST_WHOLE = 2**63  # of a whole number: a database holds no larger one
+# Of a result: its numbers, which another program may have written. Those of the first row are whole.
+WHOLE_MEASURES = (
+    "seed", "failed_step", "params", "steps", "tokens", "flops_per_token", "peak_memory_bytes", "processes",
+)  # fmt: skip
+MEASURES = (
+    "val_bpb", "test_bpb", "window_bpb", "tokens_per_second", "first_step_seconds", "flops", "peak_flops",
+    "train_seconds", "eval_seconds", "total_seconds", "cpu_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,13 @@ class RunRequest:
     # [share of the run, nats per token]: the run stops there, hopeless, where the mean training loss of the tenth of
     # the run before it is higher; not with a budget in seconds
     stop_above: list[list[float]] = field(default_factory=list)
+    # What the worker of another program is told, which knows nothing of data, backend and scoring; {}: our trainer
+    program: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(isinstance(self.run_id, str) and self.run_id != "", "run_id", self.run_id, "text, not empty")
         _require(isinstance(self.recipe, dict), "recipe", self.recipe, "a table of knobs")
+        _require(isinstance(self.program, dict), "program", self.program, "a table")
         _require(_is_whole(self.seed) and 0 <= self.seed < 2**63, "seed", self.seed, "a whole number, 0 or above")
         _require(
             isinstance(self.budget, dict) and len(self.budget) == 1 and all(map(_is_spendable, self.budget.items())),
@@ -108,7 +120,9 @@ class RunResult:
     failure: str | None = None  # one of FAILURES; None unless failed
     message: str = ""  # one line for a person; empty for a complete run
     failed_step: int | None = None  # the step, counted from 1, whose loss went wrong
-    val_bpb: float | None = None  # bits per byte of the validation text; None unless complete and scored
+    # bits per byte of the validation text, or another program's score, its sign such that lower is better; None unless
+    # complete and scored
+    val_bpb: float | None = None
     test_bpb: float | None = None
     # val_bpb in windows of score_window tokens; None: not asked for, or the model was trained on shorter ones
     window_bpb: float | None = None
@@ -143,6 +157,15 @@ class RunResult:
             self.failure,
             f"one of {', '.join(FAILURES)} if the run failed, else None",
         )
+        for name in WHOLE_MEASURES + MEASURES:
+            value = getattr(self, name)
+            fine = _is_whole(value) or name not in WHOLE_MEASURES
+            _require(
+                value is None or (fine and _is_number(value)), name, value, "a number, whole if it counts, or None"
+            )
+        for name in ("message", "device", "started_at", "finished_at"):
+            _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
+        _require(all(map(_is_point, self.curve)), "curve", self.curve, "a list of [step, loss]")
         for name in ("val_bpb", "window_bpb"):
             score = getattr(self, name)
             _require(score is None or self.state == "complete", name, score, "set if complete only")
@@ -223,6 +246,16 @@ def _is_limit(point: object) -> bool:
         and all(isinstance(number, int | float) and math.isfinite(number) for number in point)
         and 0 < point[0] < 1
     )
+
+
+def _is_point(point: object) -> bool:
+    return isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST_WHOLE
 
 
 def _is_spendable(item: tuple[str, float]) -> bool:

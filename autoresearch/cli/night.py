@@ -41,10 +41,31 @@ def init(
         str | None,
         typer.Option("--from", help="Begin with this study's incumbent, settings and menu; it is measured anew."),
     ] = None,
+    command: Annotated[
+        str | None, typer.Option(help='Tune a program of yours, such as "python train.py"; it needs --menu.')
+    ] = None,
+    menu: Annotated[Path | None, typer.Option(help="menu.toml: the program's knobs, and what they may be.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the command is run; default: this folder.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="How the command gets its knobs: arguments, environment, file, constants or adapter."),
+    ] = None,
+    script: Annotated[
+        str | None, typer.Option(help="With --recipe constants: the script; default: the .py that the command names.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="The score's name; the command prints `NAME: 0.123`.")] = None,
+    score_pattern: Annotated[
+        str | None, typer.Option(help="Where it prints it otherwise: a regular expression with one group.")
+    ] = None,
+    score_file: Annotated[
+        str | None, typer.Option(help="Where it writes it: a JSON file in the run's folder, AUTORESEARCH_FOLDER.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Shown after scores.")] = None,
+    higher_is_better: Annotated[bool, typer.Option("--higher-is-better", help="Of the score; default: lower.")] = False,
     home: Home = None,
 ) -> None:
     """Make a study: its folder, its recipe under git, its database."""
-    from autoresearch.study import folder
+    from autoresearch.study import folder as studies
     from autoresearch.workers.machine import look
 
     overrides: dict[str, str | int] = {}
@@ -60,16 +81,41 @@ def init(
         overrides["workers"] = workers
     if seed is not None:
         overrides["seed"] = seed
-    machine, place = look(), folder.home(home)
+    of_program = {
+        "--menu": menu, "--folder": folder, "--recipe": recipe, "--script": script, "--score": score,
+        "--score-pattern": score_pattern, "--score-file": score_file, "--unit": unit,
+        "--higher-is-better": higher_is_better or None,
+    }  # fmt: skip
+    given = [option for option, value in of_program.items() if value is not None]
+    place = studies.home(home)
+    if command is not None:
+        for option, value in {"--preset": preset, "--data": data, "--from": before}.items():
+            if value is not None:
+                raise UserError(f"--command brings a program of your own, which {option} is not for: leave it out")
+        if menu is None:
+            raise UserError("--command needs --menu menu.toml: which knobs the program has (docs/your-own-trainer.md)")
+        trainer = {
+            "command": command, "folder": str((folder or Path()).resolve()), "recipe": recipe,
+            "script": script or (own_script(command) if recipe == "constants" else None), "score": score,
+            "score_pattern": score_pattern, "score_file": score_file,
+            "lower_is_better": False if higher_is_better else None, "unit": unit,
+        }  # fmt: skip
+        told = {key: value for key, value in trainer.items() if value is not None}
+        made = studies.create_own_study(place, name, told, menu, overrides)
+        print(f"study {name} made in {made.path} over `{command}`; next: autoresearch run {name}")
+        return
+    if given:
+        raise UserError(f"{given[0]} is for a program of your own: give its --command too")
+    machine = look()
     if before is not None:
         if preset is not None:
             raise UserError(f"--from {before} brings its preset along: leave --preset out")
-        earlier = folder.StudyFolder(place, before)
-        made = folder.continue_study(place, name, earlier, overrides)
+        earlier = studies.StudyFolder(place, before)
+        made = studies.continue_study(place, name, earlier, overrides)
         origin = f"with the recipe of {before}'s trial {earlier.store.study()['incumbent']}"
     else:
         preset = preset or fitting_preset(machine)
-        made = folder.create_study(place, name, preset, machine, overrides)
+        made = studies.create_study(place, name, preset, machine, overrides)
         origin = f"from preset {preset}"
     print(f"study {name} made in {made.path} {origin}; next: autoresearch run {name}")
 
@@ -91,6 +137,14 @@ def student(proposer: str) -> str | None:
     return str(named)
 
 
+def own_script(command: str) -> str:
+    """The script that a command names. Raises UserError where it names none, or several."""
+    found = [word for word in command.split() if word.endswith(".py")]
+    if len(found) != 1:
+        raise UserError("--recipe constants needs --script: the command names no single .py")
+    return found[0]
+
+
 @command("autoresearch prepare mine")
 def prepare(name: Name, home: Home = None) -> None:
     """Prepare the study's text: tokenizer, splits, memory maps. `run` does it too when it is missing."""
@@ -99,6 +153,9 @@ def prepare(name: Name, home: Home = None) -> None:
     from trainer.data import manifest_of
 
     study = open_own(name, home)
+    if study.settings.trainer:
+        print(f"{name} tunes a program that has its own data: there is nothing to prepare")
+        return
     with PrepareProgress(make_console()) as progress:
         data_dir = study.prepare_data(progress)
     sizes = ", ".join(f"{name} {split.bytes:,} bytes" for name, split in manifest_of(data_dir).splits.items())

@@ -16,6 +16,7 @@ from scipy import special
 from autoresearch import words
 from autoresearch.cost import Cost, cost
 from autoresearch.decide import INTERVAL, Noise, Runs, pool_noise
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe, Run, Trial
 
@@ -91,6 +92,11 @@ class Evidence:
     @property
     def imported(self) -> bool:
         return self.source is not None
+
+    @property
+    def metric(self) -> Metric:
+        """What the study's runs are scored by."""
+        return self.folder.settings.metric
 
     @property
     def budget(self) -> Mapping[str, float] | None:
@@ -221,6 +227,12 @@ class Evidence:
         over, pair = trial.finished_at or "", (self.runs[trial.number], self.runs[trial.reference or 0])
         n, m = (sum(run.val_bpb is not None and (run.finished_at or "") <= over for run in runs) for runs in pair)
         return max(1, n), max(1, m)
+
+    @property
+    def heeds_seeds(self) -> bool:
+        """False where all runs of the baseline, which are several, gave one score to the last digit."""
+        scores = [run.val_bpb for run in self.runs[0] if run.val_bpb is not None]
+        return len(scores) < 2 or len(set(scores)) > 1
 
     @cached_property
     def measured_deviation(self) -> tuple[float | None, int]:

@@ -11,6 +11,7 @@ from autoresearch.evidence.evidence import Evidence, Gain, Standing
 from autoresearch.evidence.longer_runs import LongerRuns
 from autoresearch.evidence.meters import Meters, Repeated
 from autoresearch.evidence.proposers import turns
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.proposers.share import MODEL
 from autoresearch.trial import Trial
 
@@ -52,13 +53,15 @@ def improved(evidence: Evidence) -> str:
     baseline, incumbent = evidence.standing(evidence.baseline), evidence.standing(evidence.incumbent)
     if baseline.val_bpb is None:
         return f"The baseline is not measured yet, so nothing can be said of any gain{cost}."
-    gain = evidence.gain()
+    gain, metric = evidence.gain(), evidence.metric
     if gain is None:
-        return f"Nothing beat the baseline, {score(baseline)}, beyond the noise; {_kept_gains(evidence)}{cost}."
-    share = (abs(gain.value) if gain.is_sure else gain.value) / baseline.val_bpb
+        return f"Nothing beat the baseline, {score(baseline, metric)}, beyond the noise; {_kept_gains(evidence)}{cost}."
+    size = abs(gain.value) if gain.is_sure else gain.value
+    share = f" ({words.percent(size / abs(baseline.val_bpb))})" if baseline.val_bpb else ""
+    where = f" on the text that decides{_test(evidence, gain)}" if metric.has_test else ""
     return (
-        f"The best recipe, trial {incumbent.trial}'s, is {_compared(gain, ' than the baseline')} bits per byte "
-        f"({words.percent(share)}) on the text that decides{_test(evidence, gain)}{_fresh(evidence)}{cost}."
+        f"The best recipe, trial {incumbent.trial}'s, is {_compared(gain, ' than the baseline')} {metric.gain_unit}"
+        f"{share}{where}{_fresh(evidence)}{cost}."
     )
 
 
@@ -101,16 +104,16 @@ def _test(evidence: Evidence, on_val: Gain) -> str:
 def noise(evidence: Evidence) -> str:
     """What one run deviates by, and which gains are kept at that."""
     found, mean = evidence.noise, evidence.mean(evidence.baseline)
-    share = f", {words.percent(found.deviation / mean)} of the baseline's" if mean else ""
+    share = f", {words.percent(found.deviation / abs(mean))} of the baseline's" if mean else ""
     return (
-        f"One run deviates by {words.bpb(found.deviation)} bits per byte{share} ({found.dof:.0f} degrees of freedom, "
-        f"the prior's included); {_kept_gains(evidence)}."
+        f"One run deviates by {words.bpb(found.deviation)} {evidence.metric.gain_unit}{share} "
+        f"({found.dof:.0f} degrees of freedom, the prior's included); {_kept_gains(evidence)}."
     )
 
 
-def score(standing: Standing) -> str:
+def score(standing: Standing, metric: Metric = VAL_BPB) -> str:
     """ "2.8175 ± 0.0145 (11 runs)"."""
-    return words.score(standing.val_bpb, standing.val_bpb_half_interval, standing.n_runs)
+    return words.score(standing.val_bpb, standing.val_bpb_half_interval, standing.n_runs, metric)
 
 
 def test_score(standing: Standing) -> str:
@@ -206,6 +209,10 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
             f"{words.bpb(most.high)}"
             + (f"; one run deviates by {words.bpb(meters.run_deviation)}." if meters.run_deviation is not None else ".")
         )
+    if told := seed_ignored(evidence):
+        found.append(told)
+    if not evidence.metric.has_test:
+        found.append(f"There is no test score: all gains are in the {evidence.metric.name} that decided.")
     if meters.run_deviation is None and meters.trained:
         found.append("No recipe was run twice: the intervals rest on an assumed deviation, not on a measured one.")
     if not evidence.folder.settings.repeatable:
@@ -226,6 +233,16 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
     if "estimate" in evidence.energy_sources:
         found.append("Energy is estimated, from time at work and the wattage in study.toml, not measured.")
     return found
+
+
+def seed_ignored(evidence: Evidence) -> str:
+    """That runs say nothing beyond the first; empty where seeds make a difference."""
+    if evidence.imported or evidence.heeds_seeds:
+        return ""
+    return (
+        "All runs of the baseline, each with a seed of its own, agree to the last digit: the seed is ignored, so that "
+        "further runs of a recipe say nothing of the noise."
+    )
 
 
 def verdicts(recipe: Repeated) -> str:

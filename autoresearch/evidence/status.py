@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from autoresearch import words
 from autoresearch.evidence.evidence import Evidence, Standing
 from autoresearch.evidence.nights import ending, trouble
-from autoresearch.evidence.sentences import improved
+from autoresearch.evidence.sentences import improved, seed_ignored
 from autoresearch.facts import ABSENT_IF_NONE
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder, lock_holder
 
 
@@ -43,6 +44,7 @@ class Status:
     energy_cost: float | None = field(metadata=ABSENT_IF_NONE)  # of that, told where tokens have a price
     token_cost: float | None = field(metadata=ABSENT_IF_NONE)
     currency: str
+    metric: Metric
     run_to_run_deviation: float
     repeatable: bool
     baseline: Standing
@@ -80,6 +82,7 @@ def status(folder: StudyFolder) -> Status:
         energy_cost=cost.energy if cost.tokens is not None else None,
         token_cost=cost.tokens,
         currency=folder.settings.energy.currency,
+        metric=evidence.metric,
         run_to_run_deviation=evidence.noise.deviation,
         repeatable=folder.settings.repeatable,
         baseline=evidence.standing(evidence.baseline),
@@ -87,6 +90,6 @@ def status(folder: StudyFolder) -> Status:
         improved=improved(evidence),
         in_flight=[run.id for run in store.pending_runs() if run.state == "running" and runner_pid is not None],
         last_night=ending(evidence) if runner_pid is None else "",
-        trouble=trouble(evidence, running=runner_pid is not None),
+        trouble=[*trouble(evidence, running=runner_pid is not None), *filter(None, [seed_ignored(evidence)])],
         events=[Event(**event) for event in store.events(8)],
     )

@@ -17,15 +17,16 @@ from autoresearch import words
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.longer_runs import recipe_label, scaled
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
-from autoresearch.study.requests import make_request, start_workers
+from autoresearch.study.requests import machine_of, make_request, start_workers
 from autoresearch.terminal.bars import PrepareProgress, RunBars
 from autoresearch.terminal.signals import polite_signals
 from autoresearch.trial import Trial, window_of
 from autoresearch.workers import launcher as events
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
 from autoresearch.workers.launcher import Launcher
-from autoresearch.workers.machine import Machine, look
+from autoresearch.workers.machine import Machine
 from rails import clean
 from trainer.protocol import RunResult
 
@@ -53,7 +54,7 @@ def promote(
     trials = best_recipes(Evidence(folder), top)
     with PrepareProgress(console) as progress:
         data_dir = folder.prepare_data(progress)
-    machine = look(folder.settings.device, folder.settings.backend, folder.settings.compile)
+    machine = machine_of(folder.settings)
     launcher = launcher or start_workers(folder, machine)
     wanted = [LongRun(trial, factor, seed) for seed in fresh_seeds(folder, seeds) for trial in trials]
     try:
@@ -130,7 +131,7 @@ class Promotion:
         self.folder, self.machine, self.data_dir = folder, machine, data_dir
         self.crew: Crew[LongRun] = Crew(launcher)
         self.wanted = wanted
-        self.show = _Show(console, wanted)
+        self.show = _Show(console, wanted, folder.settings.metric)
         self._waiting: deque[LongRun] = deque()
         self._signal: str | None = None
 
@@ -199,7 +200,8 @@ class Promotion:
 class _Show:
     """Lines as runs begin and end; in a terminal, bars besides. Use as a context manager."""
 
-    def __init__(self, console: Console, wanted: Sequence[LongRun]) -> None:
+    def __init__(self, console: Console, wanted: Sequence[LongRun], metric: Metric) -> None:
+        self._metric = metric
         self._console, self._total, self._done = console, len(wanted), 0
         self._baseline = wanted[0].trial.recipe
         self._runs = RunBars(console)
@@ -234,7 +236,7 @@ class _Show:
     def ended(self, run: LongRun, result: RunResult) -> None:
         self._runs.end(run.id)
         self._done += 1
-        ending = words.ending(result.val_bpb, result.failure or result.state, result.message)
+        ending = words.ending(result.val_bpb, result.failure or result.state, result.message, self._metric)
         if result.window_bpb not in (None, result.val_bpb):
             ending += f" ({words.bpb(result.window_bpb)} in windows of {window_of(self._baseline)} tokens)"
         self.say(f"{run.name}: {ending} ({self._done} of {self._total})")

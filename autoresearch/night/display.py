@@ -83,7 +83,9 @@ class Display(Observer):
         if self._live:
             self._read()
         else:
-            ending = words.ending(result.val_bpb, result.failure or result.state, result.message)
+            ending = words.ending(
+                result.val_bpb, result.failure or result.state, result.message, self.folder.settings.metric
+            )
             self._say(f"{words.run(run.trial, run.seed)}: {ending}")
 
     def trial_closed(self, trial: Trial) -> None:

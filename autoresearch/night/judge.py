@@ -30,6 +30,7 @@ class Judge:
     def __init__(self, folder: StudyFolder, workers: int, observer: Observer) -> None:
         self.folder, self.store, self.workspace = folder, folder.store, folder.workspace
         self.rule, self.workers, self.observer = folder.settings.decision, workers, observer
+        self.metric = folder.settings.metric
 
     @property
     def reference(self) -> int:
@@ -95,7 +96,8 @@ class Judge:
         for trial in keeps:
             assert trial.commit is not None
             reason, ended = f"{trial.reason}{TAKEN_BACK}{why}", runs[trial.number]
-            message = messages.tag_message(trial, trial.state, "discard", reason, messages.gain_then(trial), ended)
+            gain_then = messages.gain_then(trial)
+            message = messages.tag_message(trial, trial.state, "discard", reason, gain_then, ended, self.metric)
             self.workspace.tag(trial.number, trial.commit, message, messages.last_moment(trial, ended))
         self.tell_of_git(self.workspace.move_incumbent(baseline.commit, standing["incumbent_commit"]))
         self.store.take_back(keeps, why, baseline.commit)
@@ -237,7 +239,7 @@ class Judge:
     def _merge(self, trial: Trial, comparison: Comparison) -> str:
         assert trial.commit is not None
         runs, before = self.store.runs_now(trial.number), self._trial(trial.parent or 0).recipe
-        message = messages.merge_message(trial, before, messages.gain_of(comparison), runs)
+        message = messages.merge_message(trial, before, messages.gain_of(comparison), runs, self.metric)
         standing = self.store.study()["incumbent_commit"]
         return self.workspace.merge(standing, trial.commit, message, messages.last_moment(trial, runs))
 
@@ -263,7 +265,7 @@ class Judge:
         """Git first, then the database in one transaction: after a crash between them the same close comes again."""
         assert trial.commit is not None
         ended, gain = self.store.runs_now(trial.number), messages.gain_of(comparison) if comparison else None
-        message = messages.tag_message(trial, state, decision, reason, gain, ended)
+        message = messages.tag_message(trial, state, decision, reason, gain, ended, self.metric)
         self.workspace.tag(trial.number, trial.commit, message, messages.last_moment(trial, ended))
         if merge_commit:
             self.tell_of_git(self.workspace.move_incumbent(merge_commit))

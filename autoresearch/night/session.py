@@ -13,13 +13,14 @@ from autoresearch.morning.reporter import Reporter
 from autoresearch.morning.trackers import Trackers
 from autoresearch.night.limits import StopRule
 from autoresearch.night.loop import StudyLoop
+from autoresearch.night.watch import Watch
 from autoresearch.proposers import Proposer, make_proposer
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer, Observers
-from autoresearch.study.requests import start_workers
+from autoresearch.study.requests import machine_of, start_workers
 from autoresearch.study.store import Store
 from autoresearch.terminal.signals import polite_signals
-from autoresearch.workers.machine import Machine, look
+from autoresearch.workers.machine import Machine
 from rails import clean
 
 
@@ -37,7 +38,7 @@ class Night:
         on_signal: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.observer = folder, observer
-        self.machine: Machine = look(folder.settings.device, folder.settings.backend, folder.settings.compile)
+        self.machine: Machine = machine_of(folder.settings)
         self.proposer = proposer or make_proposer(folder.settings.proposer)
         self.stop = StopRule(folder, limits or folder.settings.limits, until)
         self._on_signal = on_signal
@@ -55,7 +56,8 @@ class Night:
         with Trackers(folder, folder.settings.trackers, self.observer.note) as trackers:
             launcher = start_workers(folder, self.machine)
             reporter = Reporter(folder, self.observer.note)
-            observers = Observers([self.observer, reporter, trackers])
+            watch = [Watch(folder, self.observer.note)] if folder.settings.trainer else []
+            observers = Observers([self.observer, reporter, trackers, *watch])
             loop = StudyLoop(folder, launcher, self.proposer, self.machine, data_dir, self.stop, observers)
             if metered_by := getattr(self.proposer, "metered_by", None):
                 metered_by(launcher.meter)

@@ -23,10 +23,12 @@ INCOMPARABLE = ("schedule", "final_lr_fraction", "dropout", "z_loss", "ema_decay
 def stop_above(folder: StudyFolder, trial: Trial) -> list[tuple[float, float]]:
     """[share of the run, nats per token] for a trial's first run; nothing where it must not be stopped.
 
-    Only a budget in tokens brings all recipes to the same share of their learning rate's way at the same token.
+    Only a budget in tokens brings all recipes to the same share of their learning rate's way at the same token. Of
+    another program nobody knows that: whoever switches it on says so.
     """
     rule, store = folder.settings.decision, folder.store
-    if not rule.stop_early or folder.settings.budget.keys() != {"tokens"} or trial.parent is None:
+    comparable = {"tokens", "steps"} if folder.settings.trainer else {"tokens"}
+    if not rule.stop_early or not folder.settings.budget.keys() <= comparable or trial.parent is None:
         return []
     parent = store.trial_now(trial.parent)
     if any(parent.recipe.get(knob) != trial.recipe.get(knob) for knob in INCOMPARABLE):

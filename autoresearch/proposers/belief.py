@@ -66,7 +66,8 @@ class Belief:
         gains = expected_improvement(mean, deviation, self.best) * self._survives(points)
         at_present = self._model.predict(self._at[None])[0][0]
         for which in np.argsort(-gains, kind="stable"):
-            promised = words.plus_minus(float(mean[which]), NORMAL_95 * float(deviation[which]))
+            half = NORMAL_95 * float(deviation[which])
+            promised = words.plus_minus(float(mean[which]), half, self._history.metric)
             ended = words.count(self._known.ended, "recipe")
             reason = f"Of {len(points)} recipes near the best, after {ended}: {promised}."
             recipe = moved(self._space, self._stands, points[which])

@@ -64,17 +64,17 @@ class Advice:
 
     def promises(self, changes: Mapping[str, Value]) -> str:
         expected = self._belief.of(changes)
-        return words.plus_minus(expected.mean, NORMAL_95 * expected.deviation)
+        return words.plus_minus(expected.mean, NORMAL_95 * expected.deviation, self._history.metric)
 
     def _lines(self) -> list[str]:
-        belief = self._belief
+        belief, metric = self._belief, self._history.metric
         mean, deviation = belief.of_what_stands()
         influence = sorted(belief.influence().items(), key=lambda each: -each[1])[:TOLD_KNOBS]
         rng = random.Random(f"advice/{self._history.seed}/{self._history.number}")
         suggestions = belief.suggestions(np.random.default_rng(rng.getrandbits(64)))
         return [
-            f"- the recipe that stands: {words.plus_minus(mean, NORMAL_95 * deviation)}; "
-            f"the best that was run: {words.bpb(belief.best)}",
+            f"- the recipe that stands: {words.plus_minus(mean, NORMAL_95 * deviation, metric)}; "
+            f"the best that was run: {words.bpb(belief.best, metric)}",
             "- knobs that move the score most: " + ", ".join(f"{knob} {part:.0%}" for knob, part in influence),
             *(self._suggestion(each) for each, _ in zip(suggestions, range(SUGGESTIONS), strict=False)),
         ]
@@ -82,5 +82,6 @@ class Advice:
     def _suggestion(self, suggestion: Suggestion) -> str:
         stands = standing(self._history)
         changes = {knob: value for knob, value in suggestion.recipe.items() if stands[knob] != value}
-        expected = words.plus_minus(suggestion.mean, NORMAL_95 * suggestion.deviation)
+        half = NORMAL_95 * suggestion.deviation
+        expected = words.plus_minus(suggestion.mean, half, self._history.metric)
         return f"- it would try {words.change(changes, stands)}: {expected}"

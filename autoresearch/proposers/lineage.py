@@ -64,13 +64,14 @@ class _Lineage:
         self.by_number = {trial.number: trial for trial in self.trials}
 
     def text(self) -> str:
+        name, better = self.history.metric.name, "higher" if self.history.metric.higher_is_better else "lower"
         parts: tuple[tuple[str, Callable[[], list[str]]], ...] = (
-            ("How the recipe that stands came about (gain: how much lower val_bpb is than before)", self._chain),
-            ("Best recipes so far (val_bpb with its 95 % interval)", self._leaders),
+            (f"How the recipe that stands came about (gain: how much {better} {name} is than before)", self._chain),
+            (f"Best recipes so far ({name} with its 95 % interval)", self._leaders),
             ("Each knob: values tried, gain over the recipe that was changed [95 % interval], trials", self._knobs),
             ("What did not run, by reason", self._failures),
             ("Helped where they were tried, made again on a later recipe", self._carried),
-            ("The latest trials (val_bpb, gain over the recipe that was changed)", self._latest),
+            (f"The latest trials ({name}, gain over the recipe that was changed)", self._latest),
             ("Forecasts", self._forecasts),
             ("Lessons, each from the trials named (checked against later ones)", self._lessons),
         )
@@ -199,7 +200,7 @@ class _Lineage:
             return words.state(trial.state)
         deviation = self.history.deviation
         half = None if deviation is None else NORMAL_95 * deviation / max(1, trial.n_runs) ** 0.5
-        return words.score(trial.val_bpb, half, trial.n_runs)
+        return words.score(trial.val_bpb, half, trial.n_runs, self.history.metric)
 
     def _change(self, trial: Trial) -> str:
         parent = self.by_number.get(trial.parent or 0)

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from autoresearch import words
+from autoresearch.metric import VAL_BPB
 from autoresearch.proposers.lineage import TOKENS, lineage
 from autoresearch.proposers.space import readable
 from autoresearch.trial import History
@@ -25,14 +26,16 @@ DELTAS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # forecasts, in bits
 MOST_DELTA = 1.0
 
 INSTRUCTIONS = """\
-You improve the recipe of a small GPT pretraining run. Lower validation bits per byte (val_bpb) is better.
+{aim}
 {task}
 Deterministic checks judge the form of your answer, then the change is trained with several seeds and kept only if the
 gain is beyond the run-to-run noise. Learn from the trials below: do not repeat a recipe that was tried, follow up what
 helped, and say in one sentence why your change should help.
-Forecast it too: expected_delta is the change of val_bpb that you expect, in bits per byte, negative when better (-0.01:
-0.01 lower). Forecasts are shown below beside what was measured.
+Forecast it too: expected_delta is the change of {name} that you expect, in {unit}, negative when better (-0.01:
+0.01 {better}). Forecasts are shown below beside what was measured.
 {form}"""
+AIM = "You improve the recipe of a small GPT pretraining run. Lower validation bits per byte (val_bpb) is better."
+OTHER_AIM = "You improve the recipe of a program that trains or tunes something. {better} {name} is better."
 ONE_TASK = "You propose one change at a time."
 SEVERAL_TASK = "You propose a change of one knob, or of up to {most} at once that belong together."
 ONE_FORM = '{"knob": "<name>", "new_value": <value>, "reason": "<one sentence>", "expected_delta": <number>}'
@@ -51,7 +54,16 @@ def instructions(history: History, candidates: int = 1) -> str:
             f"Answer with {candidates} different candidates, the best first, in one JSON object, nothing around it:\n"
             f'{{"candidates": [<candidate>, ...]}}\nwhere a candidate is\n{forms}'
         )
-    return INSTRUCTIONS.format(task=ONE_TASK if most == 1 else SEVERAL_TASK.format(most=most), form=form)
+    metric, better = history.metric, "higher" if history.metric.higher_is_better else "lower"
+    other = OTHER_AIM.format(better=better.capitalize(), name=metric.name)
+    return INSTRUCTIONS.format(
+        aim=AIM if metric == VAL_BPB else other,
+        task=ONE_TASK if most == 1 else SEVERAL_TASK.format(most=most),
+        form=form,
+        name=metric.name,
+        unit=metric.gain_unit,
+        better=better,
+    )
 
 
 def whole_prompt(history: History) -> str:
@@ -72,7 +84,9 @@ def render(history: History, lineage_tokens: int | None = TOKENS, *, outlook: st
     if menu.max_compute_ratio is not None:
         rules.append(f"- a run takes at most {menu.max_compute_ratio:g} times the FLOPs of the baseline's")
     budget = words.budget(history.limits.budget) if history.limits.budget else "not set"
-    noise = f" Run-to-run deviation of val_bpb: {words.bpb(history.deviation)}." if history.deviation else ""
+    noise = (
+        f" Run-to-run deviation of {history.metric.name}: {words.bpb(history.deviation)}." if history.deviation else ""
+    )
     learned = "" if lineage_tokens is None else lineage(history, lineage_tokens)
     parts = [
         f"Knobs and where they stand:\n{_block(knobs)}\nRules:\n{_block(rules)}",

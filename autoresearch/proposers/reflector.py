@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoresearch import words
+from autoresearch.metric import VAL_BPB
 from autoresearch.proposers.completion import Answer, NoAnswer
 from autoresearch.proposers.endpoint import ChatEndpoint
 from autoresearch.proposers.forms import Forms
@@ -27,9 +28,13 @@ MORE_TOKENS = 800  # than a proposal takes
 FAILED = ("failed", "timed_out")
 TRAINED = ("complete", "stopped", *FAILED)
 
-SYSTEM = """\
+AIM = """\
 You sum up what trials of a small GPT pretraining run have measured. Each trial changed knobs of a recipe. Lower
-validation bits per byte (val_bpb) is better; a gain is how much lower it became.
+validation bits per byte (val_bpb) is better; a gain is how much lower it became."""
+OTHER_AIM = """\
+You sum up what trials of a program have measured. Each trial changed knobs of a recipe. A {better}
+{name} is better; a gain is how much {better} it became."""
+TASK = """\
 Name at most five short lessons, fewer where the numbers bear fewer. A lesson is a claim about one knob: that moving it
 higher, or lower, or to any other value helps or hurts. Of choices that are words, higher is later in the list. Name the
 trials that it is from: they must have changed that knob. Later trials are held against each claim by arithmetic, and
@@ -48,6 +53,13 @@ def is_due(history: History) -> bool:
     return len(since) >= TRIALS_BETWEEN or (len(last) == FAILURES_IN_A_ROW and all(state in FAILED for state in last))
 
 
+def instructions(history: History) -> str:
+    metric = history.metric
+    better = "higher" if metric.higher_is_better else "lower"
+    other = OTHER_AIM.format(better=better, name=metric.name)
+    return f"{AIM if metric == VAL_BPB else other}\n{TASK}"
+
+
 class Reflector:
     """One question, of facts alone: what models said of trials before is not in it."""
 
@@ -59,7 +71,7 @@ class Reflector:
         """Asks, whatever comes of it. `tokens`: what a proposal of this model takes, thoughts included."""
         cut = self._endpoint.secrets.cut
         prompt = question(history, lineage_tokens)
-        asked = Reflection(cut(f"{SYSTEM}\n\n{prompt}"), None, cut(self.model), 0.0, None, None, ())
+        asked = Reflection(cut(f"{instructions(history)}\n\n{prompt}"), None, cut(self.model), 0.0, None, None, ())
         started = time.monotonic()
         try:
             answer = self._ask(prompt, history, tokens + MORE_TOKENS)
@@ -83,7 +95,7 @@ class Reflector:
     def _ask(self, prompt: str, history: History, tokens: int) -> Answer:
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}],
+            "messages": [{"role": "system", "content": instructions(history)}, {"role": "user", "content": prompt}],
             "temperature": self._temperature,
             "max_tokens": tokens,
             "seed": random.Random(f"lessons/{history.seed}/{history.number}").getrandbits(31),

@@ -21,7 +21,8 @@ import tomlkit
 from autoresearch.config import Settings, load_settings
 from autoresearch.decide import Noise, Runs, pool_noise
 from autoresearch.errors import StudyBusy, UserError
-from autoresearch.study.preset import Preset, load_preset, preset_names
+from autoresearch.program import told
+from autoresearch.study.preset import Preset, load_preset, own_preset, preset_names
 from autoresearch.study.store import Store
 from autoresearch.study.store.rows import sha256_of
 from autoresearch.study.workspace import Workspace
@@ -30,7 +31,7 @@ from autoresearch.workers.machine import Machine
 from rails import Limits, load_menu, recipe_key, render_recipe, violations
 
 # What a val_bpb depends on besides recipe and seed.
-TERMS = ("budget", "data", "backend", "compile", "repeatable", "tensor_parallel", "data_parallel", "seed")
+TERMS = ("trainer", "budget", "data", "backend", "compile", "repeatable", "tensor_parallel", "data_parallel", "seed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -87,8 +88,11 @@ class StudyFolder:
         return self._noise[1]
 
     @property
-    def vocab_size(self) -> int:
-        """Of the prepared text, which may have too few pairs to merge for what study.toml asks; that until then."""
+    def vocab_size(self) -> int | None:
+        """Of the prepared text, which may have too few pairs to merge for what study.toml asks; that until then. None
+        where another program than the GPT's trainer is run."""
+        if self.settings.trainer:
+            return None
         place = self.store.study()["data_dir"]
         if place is None or not (Path(place) / "manifest.json").exists():
             return self.settings.data.vocab_size
@@ -120,12 +124,15 @@ class StudyFolder:
         self.menu = self._whole_menu if most is None else replace(self._whole_menu, max_changes=most)
 
     def prepare_data(self, progress: Callable[[str, int, int], None] | None = None) -> Path:
-        """The study's prepared text; made when it is missing. Raises UserError for bad input, and if the source no
-        longer gives the text that the study's numbers are about."""
+        """The study's prepared text; made when it is missing; another program than the GPT's trainer has its own data,
+        and gets the study's folder. Raises UserError for bad input, and if the source no longer gives the text that the
+        study's numbers are about."""
         from trainer.data import DataError, manifest_of, prepare
 
         self.require_own()
         self._settle_terms()
+        if self.settings.trainer:
+            return self.path
         study, data = self.store.study(), self.settings.data
         if study["data_dir"] and Path(study["data_dir"]).is_dir():
             return Path(study["data_dir"])
@@ -175,7 +182,7 @@ class StudyFolder:
 
 def _limits(settings: Settings) -> Limits:
     """What no machine has a say in; the vocabulary may turn out smaller once the text is prepared."""
-    return Limits(settings.whole_budget, vocab_size=settings.data.vocab_size)
+    return Limits(settings.whole_budget, vocab_size=None if settings.trainer else settings.data.vocab_size)
 
 
 def create_study(
@@ -193,6 +200,24 @@ def create_study(
     if "fp8" in machine.precisions and "fp8" in start.menu.knobs["precision"].choices:
         recipe["precision"] = "fp8"
     return _found(home, name, start, recipe, overrides, now)
+
+
+def create_own_study(
+    home: Path,
+    name: str,
+    trainer: Mapping[str, Any],
+    menu: Path,
+    overrides: Mapping[str, str | int],
+    now: Callable[[], datetime] = utc_now,
+) -> StudyFolder:
+    """A study over a program of one's own. trainer: the table [trainer] of study.toml. Raises UserError as
+    `create_study` does, and for a program that cannot be started or told the menu's knobs."""
+    try:
+        menu_text = menu.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{menu} cannot be read as a menu: {getattr(error, 'strerror', None) or error}") from None
+    start = own_preset(trainer, menu_text, str(menu))
+    return _found(home, name, start, start.recipe, overrides, now)
 
 
 def continue_study(
@@ -243,6 +268,8 @@ def _found(
     with founding(home, name) as partial:
         (partial / "study.toml").write_text(_override(start.settings_text, overrides), encoding="utf-8")
         settings = load_settings(partial / "study.toml")
+        if settings.trainer:
+            told.check(settings.trainer, start.menu)
         if broken := violations(recipe, start.menu, _limits(settings)):
             raise UserError(f"the recipe does not fit the study's budget: {'; '.join(broken)}")
         files = {"recipe.toml": render_recipe(recipe), "menu.toml": start.menu_text}

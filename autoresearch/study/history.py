@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from autoresearch import words
 from autoresearch.decide import Runs, pool_noise
 from autoresearch.errors import UserError
+from autoresearch.metric import Metric
 from autoresearch.proposers.lessons import standing
 from autoresearch.proposers.prompt import whole_prompt
 from autoresearch.study.folder import StudyFolder
@@ -27,7 +28,7 @@ def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
         memory_bytes=settings.limits.memory_bytes or shared_bytes or machine.memory_bytes,
         run_seconds=settings.limits.run_seconds,
         vocab_size=folder.vocab_size,
-        precisions=machine.precisions,
+        precisions=None if settings.trainer else machine.precisions,
         measurements=[Measurement(*measured) for measured in store.measurements_now()],
         device=machine.kind,
     )
@@ -78,7 +79,7 @@ def _history(
         menu=folder.menu,
         recipe=trials[parent].recipe,
         trials=trials,
-        tried=_tried(trials),
+        tried=_tried(trials, folder.settings.metric),
         limits=limits,
         deviation=deviation,
         scores=scores,
@@ -86,15 +87,16 @@ def _history(
         tick=tick,
         lessons=standing(folder.store.lessons(len(trials)), trials, folder.menu),
         reflected=folder.store.reflected(len(trials)),
+        metric=folder.settings.metric,
     )
 
 
-def _tried(trials: Sequence[Trial]) -> dict[str, str]:
+def _tried(trials: Sequence[Trial], metric: Metric) -> dict[str, str]:
     """recipe_key -> what came of the first trial with that recipe."""
     found: dict[str, str] = {}
     for trial in trials:
         if trial.recipe_key and trial.recipe_key not in found:
-            found[trial.recipe_key] = words.tried(trial.number, trial.state, trial.decision, trial.val_bpb)
+            found[trial.recipe_key] = words.tried(trial.number, trial.state, trial.decision, trial.val_bpb, metric)
     return found
 
 

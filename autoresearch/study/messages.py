@@ -8,6 +8,7 @@ from datetime import datetime
 
 from autoresearch import words
 from autoresearch.decide import Comparison
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.trial import Recipe, Run, Trial, from_iso
 from rails import clean
 
@@ -21,12 +22,12 @@ def commit_message(number: int, changes: Recipe, before: Recipe, proposer: str, 
     )
 
 
-def merge_message(trial: Trial, before: Recipe, gain: Gain, runs: Sequence[Run]) -> str:
+def merge_message(trial: Trial, before: Recipe, gain: Gain, runs: Sequence[Run], metric: Metric = VAL_BPB) -> str:
     scores = _scores(runs)
     mean = sum(scores) / len(scores)
     return (
         f"keep trial {trial.number}: {words.change(trial.changes, before)}: "
-        f"val_bpb {words.bpb(mean)}, better by {words.gain(*gain)}, {words.count(len(scores), 'run')}"
+        f"{metric.name} {words.bpb(mean, metric)}, better by {words.gain(*gain)}, {words.count(len(scores), 'run')}"
     )
 
 
@@ -47,19 +48,25 @@ def carried(helped: Trial, gain: Gain, onto: Trial) -> tuple[int, str] | None:
 
 
 def tag_message(
-    trial: Trial, state: str, decision: str | None, reason: str, gain: Gain | None, runs: Sequence[Run]
+    trial: Trial,
+    state: str,
+    decision: str | None,
+    reason: str,
+    gain: Gain | None,
+    runs: Sequence[Run],
+    metric: Metric = VAL_BPB,
 ) -> str:
     scores = _scores(runs)
     joules = sum(run.energy_joules or 0.0 for run in runs)
     sources = "+".join(sorted({run.energy_source for run in runs if run.energy_source})) or "none"
-    val_bpb = f"{sum(scores) / len(scores):.6f}" if scores and state == "complete" else "none"
+    score = f"{metric.turned(sum(scores) / len(scores)):.6f}" if scores and state == "complete" else "none"
     return "\n".join(
         [
             f"trial {trial.number}: {decision or state}",
             "",
             f"state: {state}",
             f"decision: {decision or 'none'}",
-            f"val_bpb: {val_bpb}",
+            f"{metric.name}: {score}",
             f"runs: {len(scores)}",
             f"improvement: {words.gain(*gain) if gain else 'none'}",
             f"energy_joules: {joules:.1f} ({sources})",

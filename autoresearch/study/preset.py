@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import tomlkit
 
 from autoresearch.config import PRESETS, Settings, parse_settings
 from autoresearch.errors import UserError
@@ -28,6 +32,16 @@ class Preset:
     @property
     def recipe(self) -> Recipe:
         return self.menu.defaults()
+
+
+def own_preset(trainer: Mapping[str, Any], menu_text: str, menu_source: str) -> Preset:
+    """What a study over a program of one's own starts from. trainer: the table [trainer]. Raises RailsError for what is
+    no menu; the settings are judged where the study is made."""
+    document = tomlkit.parse((PRESETS / "own.toml").read_text("utf-8"))
+    table = tomlkit.table()
+    table.update(trainer)
+    document.append("trainer", table)
+    return Preset("own", tomlkit.dumps(document), menu_text, load_menu(menu_text, menu_source))
 
 
 def preset_names() -> list[str]:

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from autoresearch.config import Settings
+from autoresearch.program import told
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe, window_of
 from autoresearch.workers.local import LocalLauncher
-from autoresearch.workers.machine import Machine
+from autoresearch.workers.machine import Machine, look
 from trainer.protocol import RunRequest
+
+# -P: nothing is imported from the folder that a person happens to be in.
+PLAIN_COMMAND = (sys.executable, "-P", "-m", "autoresearch.program.command")
+
+
+def machine_of(settings: Settings) -> Machine:
+    """This machine, as the settings ask for it. Raises UserError as `look` does."""
+    return look(settings.device, settings.backend, False if settings.trainer else settings.compile)
 
 
 def start_workers(folder: StudyFolder, machine: Machine) -> LocalLauncher:
     """As many warm workers as the settings and the machine give; the caller closes them."""
-    settings = folder.settings
+    settings, own = folder.settings, folder.settings.trainer
     processes = settings.tensor_parallel * settings.data_parallel
     devices = machine.worker_devices(settings.device, settings.workers, processes)
     log = folder.path / "workers.log"
+    if own is not None:
+        told.check(own, folder.menu)
+        environment = partial(
+            told.environment, alone=len(devices) == 1, threads=max(1, machine.devices // len(devices))
+        )
+        command, place = (own.words, own.folder) if own.recipe == "adapter" else (PLAIN_COMMAND, None)
+        return LocalLauncher(
+            devices, settings.energy, log, command, 1, machine.uuids, environment, Path(place) if place else None
+        )
     return LocalLauncher(devices, settings.energy, log, processes=processes, uuids=machine.uuids)
 
 
@@ -44,10 +64,12 @@ def make_request(
     settings, baseline = folder.settings, folder.store.trial(0)
     assert baseline is not None
     place.mkdir(parents=True, exist_ok=True)
+    seed = settings.seed * 1000 + seed
+    own = settings.trainer
     return RunRequest(
         run_id=run_id,
         recipe=recipe,
-        seed=settings.seed * 1000 + seed,
+        seed=seed,
         budget=dict(budget),
         data_dir=str(data_dir),
         result_path=str(place / "result.json"),
@@ -59,5 +81,7 @@ def make_request(
         score_test=score_test,
         memory_bytes=memory_cap(settings, machine),
         stop_above=[[*limit] for limit in stop_above],
-        score_window=window_of(baseline.recipe),  # no setting: one window for the whole study
+        # no setting: one window for the whole study
+        score_window=None if own else window_of(baseline.recipe),
+        program=told.tell(own, recipe, seed, budget, place) if own else {},
     )

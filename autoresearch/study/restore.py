@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from autoresearch import words
 from autoresearch.errors import UserError
+from autoresearch.metric import Metric
 from autoresearch.study import git_objects, messages
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.git_files import BRANCH
@@ -36,12 +37,12 @@ def put_right(folder: StudyFolder) -> list[str]:
 
 
 def _put_right(folder: StudyFolder) -> list[str]:
-    store, workspace = folder.store, folder.workspace
+    store, workspace, metric = folder.store, folder.workspace, folder.settings.metric
     workspace.clear_the_way()
     there = workspace.references("refs/tags/trial", "refs/trials", BRANCH)
     trials, runs = [trial for trial in store.trials() if trial.commit], store.runs_at_close()
     open_trials = [trial for trial in trials if trial.state in OPEN_STATES]
-    tags = {tagged(trial.number): _tag(trial, runs.get(trial.number, [])) for trial in trials}
+    tags = {tagged(trial.number): _tag(trial, runs.get(trial.number, []), metric) for trial in trials}
 
     known = {found.id: found for found in _objects(folder, trials, runs)}
     lost = workspace.missing([*known.values(), *(tag for name, tag in tags.items() if there.get(name) == tag.id)])
@@ -95,7 +96,8 @@ def _objects(folder: StudyFolder, trials: Sequence[Trial], runs: Mapping[int, Se
     for trial in (by_number[number] for number in folder.store.merged()):
         ended, gain = runs.get(trial.number, []), _gain(trial)
         if ended and gain:
-            message = messages.merge_message(trial, by_number[trial.parent or 0].recipe, gain, ended)
+            before_it, metric = by_number[trial.parent or 0].recipe, folder.settings.metric
+            message = messages.merge_message(trial, before_it, gain, ended, metric)
             when = messages.last_moment(trial, ended)
             for before in (standing, baseline):  # where the keeps before it were taken back the baseline stood
                 parents = [before, str(trial.commit)]
@@ -125,9 +127,9 @@ def _commits(
     )
 
 
-def _tag(trial: Trial, runs: Sequence[Run]) -> GitObject:
+def _tag(trial: Trial, runs: Sequence[Run], metric: Metric) -> GitObject:
     """The tag that a closed trial has."""
-    message = messages.tag_message(trial, trial.state, trial.decision, trial.reason, _gain(trial), runs)
+    message = messages.tag_message(trial, trial.state, trial.decision, trial.reason, _gain(trial), runs, metric)
     when = messages.last_moment(trial, runs)
     return git_objects.tag(f"trial/{trial.number:04d}", str(trial.commit), message, when, _digest(trial))
 

@@ -9,6 +9,7 @@ from autoresearch import words
 from autoresearch.evidence import Standing
 from autoresearch.evidence.sentences import score, test_score
 from autoresearch.evidence.status import Status
+from autoresearch.metric import Metric
 from autoresearch.terminal.console import grid
 from rails import clean
 
@@ -23,12 +24,16 @@ def status_view(status: Status) -> RenderableType:
     costs = words.costs(energy_cost, status.token_cost, status.currency)
     cost = f", {costs}" if status.cost is not None else ""
     repeats = "" if status.repeatable else f"; {words.NOT_REPEATABLE}"
+    metric = status.metric
+    # Of another program nobody can tell from a recipe how large it will be.
+    fit = {} if metric.has_test else {"rails": "memory and time of a run are not predicted; a recipe is tried once"}
     rows = {
         "study": f"{status.study} ({status.preset}), {status.activity}{who}{last}",
         "trials": counts + ideas,
-        "baseline": _standing(status.baseline),
-        "incumbent": _standing(status.incumbent),
-        "noise": f"one run deviates by {words.bpb(status.run_to_run_deviation)} bits per byte{repeats}",
+        "baseline": _standing(status.baseline, metric),
+        "incumbent": _standing(status.incumbent, metric),
+        "noise": f"one run deviates by {words.bpb(status.run_to_run_deviation)} {metric.gain_unit}{repeats}",
+        **fit,
         "energy": words.energy(status.energy_joules, status.energy_sources) + cost,
         "runs": f"{words.count(status.runs, 'run')}, {words.duration(status.run_seconds)} of work",
         **({"in flight": ", ".join(status.in_flight)} if status.in_flight else {}),
@@ -41,8 +46,8 @@ def status_view(status: Status) -> RenderableType:
     return Group(grid(rows), Text(), *events)
 
 
-def _standing(standing: Standing) -> str:
+def _standing(standing: Standing, metric: Metric) -> str:
     if standing.val_bpb is None:
         return "not measured yet"
     test = f", test {test_score(standing)}" if standing.n_test_runs else ""
-    return f"trial {standing.trial}: val_bpb {score(standing)}{test}"
+    return f"trial {standing.trial}: {metric.name} {score(standing, metric)}{test}"

@@ -11,16 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from autoresearch import words
-from autoresearch.decide import Noise
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.apart import apart
 from autoresearch.evidence.compute import compute, over_parent
 from autoresearch.evidence.context import context
+from autoresearch.metric import Metric
 from autoresearch.terminal.console import grid, listing
 from autoresearch.trial import Attempt, Run, Trial
 from rails import clean
 
-COLUMNS = ("trial", "by", "change", "val_bpb ± 95 %", "runs", "better by [95 %]", "outcome")
 STYLES = {
     "keep": "bold green",
     "carried": "green",
@@ -29,10 +28,6 @@ STYLES = {
     "failed": "red",
     "timed_out": "red",
 }
-RUN_COLUMNS = (
-    "seed", "purpose", "state", "val_bpb", "test_bpb", "tokens/s", "MFU", "step ms", "training", "peak memory",
-    "energy",
-)  # fmt: skip
 LONGEST_LINE = 2000  # of an answer, beside other things: an answer of several candidates is one line
 STEP_NOTE = (
     "step ms: data + forward + backward + optimizer. MFU: (6 x weights that multiply + 12 n_layer d_model seq_len) "
@@ -42,7 +37,9 @@ STEP_NOTE = (
 
 def trials_table(evidence: Evidence, last: int | None = None) -> Table:
     """One row a trial, all or the last ones; every score with its interval and number of runs."""
-    table = listing(*COLUMNS, right=("trial", "val_bpb ± 95 %", "runs", "better by [95 %]"))
+    score = words.column(evidence.metric)
+    columns = ("trial", "by", "change", score, "runs", "better by [95 %]", "outcome")
+    table = listing(*columns, right=("trial", score, "runs", "better by [95 %]"))
     for trial in evidence.trials[-last:] if last else evidence.trials:
         detail = f" {trial.rail}" if trial.rail else ""
         if trial.state in ("failed", "timed_out"):
@@ -51,7 +48,7 @@ def trials_table(evidence: Evidence, last: int | None = None) -> Table:
             str(trial.number),
             escape(trial.proposer),
             escape(evidence.change(trial) or words.NONE),
-            _score(trial, evidence.noise),
+            _score(trial, evidence),
             str(trial.n_runs or words.NONE),
             escape(_improvement(trial)),
             Text(words.state(trial.outcome) + detail, style=STYLES.get(trial.outcome, "default")),
@@ -76,7 +73,9 @@ def trial_view(
         "change": evidence.change(trial) or words.NONE,
         "hypothesis": trial.hypothesis or words.NONE,
         "outcome": f"{outcome}: {trial.reason}" if trial.reason else outcome,
-        "val_bpb": f"{_score(trial, evidence.noise)} over {words.count(trial.n_runs, 'run')}" if trial.n_runs else "-",
+        evidence.metric.name: f"{_score(trial, evidence)} over {words.count(trial.n_runs, 'run')}"
+        if trial.n_runs
+        else words.NONE,
         "expected": words.NONE if trial.expected_delta is None else words.improvement(-trial.expected_delta),
         "measured": _compared(trial),
         "a run took": compute_text(evidence, trial),
@@ -91,9 +90,10 @@ def trial_view(
     if told := apart(evidence, trial):
         facts["apart"] = told
     parts: list[RenderableType] = [grid({name: clean(value, 1000) for name, value in facts.items()}), Text()]
-    table = listing(*RUN_COLUMNS, right=tuple({*RUN_COLUMNS} - {"purpose", "state"}))
+    columns = run_columns(evidence.metric)
+    table = listing(*columns, right=tuple({*columns} - {"purpose", "state"}))
     for run in runs:
-        table.add_row(*map(escape, run_cells(run)))
+        table.add_row(*map(escape, run_cells(run, evidence.metric)))
     parts.append(table)
     if note := step_note(runs):
         parts.append(Text(note, style="dim"))
@@ -104,11 +104,20 @@ def trial_view(
     return Group(*parts)
 
 
-def run_cells(run: Run, longest_message: int = 80) -> tuple[str, ...]:
-    """What RUN_COLUMNS name of a run."""
-    ended = f": {words.state(run.failure)} {clean(run.message, longest_message)}" if run.failure else ""
+def run_columns(metric: Metric) -> tuple[str, ...]:
+    test = ("test_bpb",) if metric.has_test else ()
     return (
-        str(run.seed), run.purpose, run.state + ended, words.bpb(run.val_bpb), words.bpb(run.test_bpb),
+        "seed", "purpose", "state", metric.name, *test, "tokens/s", "MFU", "step ms", "training", "peak memory",
+        "energy",
+    )  # fmt: skip
+
+
+def run_cells(run: Run, metric: Metric, longest_message: int = 80) -> tuple[str, ...]:
+    """What `run_columns` name of a run."""
+    ended = f": {words.state(run.failure)} {clean(run.message, longest_message)}" if run.failure else ""
+    test = (words.bpb(run.test_bpb),) if metric.has_test else ()
+    return (
+        str(run.seed), run.purpose, run.state + ended, words.bpb(run.val_bpb, metric), *test,
         words.figure(run.tokens_per_second), words.percent(run.mfu), _step_split(run),
         words.duration(run.train_seconds), words.size(run.peak_memory_bytes), words.energy(run.energy_joules),
     )  # fmt: skip
@@ -139,8 +148,9 @@ def step_note(runs: Sequence[Run]) -> str:
     return f"{STEP_NOTE} ({'+'.join(sources)})" if sources else ""
 
 
-def _score(trial: Trial, noise: Noise) -> str:
-    return words.plus_minus(trial.val_bpb, noise.half_width(trial.n_runs) if trial.n_runs else None)
+def _score(trial: Trial, evidence: Evidence) -> str:
+    half = evidence.noise.half_width(trial.n_runs) if trial.n_runs else None
+    return words.plus_minus(trial.val_bpb, half, evidence.metric)
 
 
 def _improvement(trial: Trial) -> str:

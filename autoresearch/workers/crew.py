@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from autoresearch.config import EnergySettings
 from autoresearch.workers.energy import Energy, estimate
-from autoresearch.workers.launcher import Launcher, Progress
+from autoresearch.workers.launcher import Launcher, Progress, read_result
 from trainer.protocol import RunRequest, RunResult
 
 POLL_SECONDS = 0.5
@@ -94,7 +94,7 @@ class Crew(Generic[R]):
 def left_behind(run: R, result_path: Path, settings: EnergySettings) -> Ended[R] | None:
     """The end of a run whose result a killed night left, its energy estimated; None where it left none."""
     try:
-        result = RunResult.read(result_path)
+        result = read_result(result_path)
     except (OSError, ValueError):
         return None
     return Ended(run, result, estimate(settings, result))

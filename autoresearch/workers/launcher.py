@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from autoresearch.workers.energy import Energy
+from rails import clean
 from trainer.protocol import RunRequest, RunResult
+
+LONGEST_MESSAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,13 @@ class Finished:
 
 
 Event = Progress | Finished
+
+
+def read_result(path: str | Path) -> RunResult:
+    """A run's result file, its words made safe to show: another program may have written them. Raises as
+    RunResult.read does."""
+    result = RunResult.read(path)
+    return replace(result, message=clean(result.message, LONGEST_MESSAGE), device=clean(result.device, 80))
 
 
 class Launcher(Protocol):

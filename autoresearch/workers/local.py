@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from autoresearch.config import EnergySettings
@@ -21,7 +21,7 @@ class LocalLauncher:
     """One worker per device on this machine, started at once, kept warm, replaced when it dies.
 
     processes: of which a worker consists, on as many devices from its own on. uuids: of the machine's GPUs, by which
-    their energy is metered.
+    their energy is metered. environment, folder: of workers that are no trainer of ours; see WorkerProcess.
     """
 
     def __init__(
@@ -32,11 +32,16 @@ class LocalLauncher:
         command: Sequence[str] = WORKER,
         processes: int = 1,
         uuids: Sequence[str] = (),
+        environment: Callable[[str], Mapping[str, str]] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.capacity = len(devices)
         self._heard: queue.Queue[Heard] = queue.Queue()
         self.meter = EnergyMeter(energy, uuids)  # one for all: workers may share a GPU
-        self._workers = [WorkerProcess(device, self.meter, log, self._heard, command, processes) for device in devices]
+        self._workers = [
+            WorkerProcess(device, self.meter, log, self._heard, command, processes, environment, folder)
+            for device in devices
+        ]
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free worker; asserts that there is one."""

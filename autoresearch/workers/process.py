@@ -11,16 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from autoresearch.workers import nvml
 from autoresearch.workers.energy import EnergyMeter
-from autoresearch.workers.launcher import Event, Finished, Progress
+from autoresearch.workers.launcher import Event, Finished, Progress, read_result
 from autoresearch.workers.oom import oom_kills, was_for_memory
+from rails import clean
 from trainer.protocol import RunRequest, RunResult, cancel_line
 
 WORKER = (sys.executable, "-m", "trainer.worker")
@@ -29,14 +32,16 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 # Normally the end of its output tells that a worker has died; not where a child of it still holds the pipe.
 DEATH_POLL_SECONDS = 0.25
+MOST_LOG_BYTES = 2**24  # of one run
+LAST_LINES, LAST_BYTES = 3, 2**12  # of a log, where they say why a run failed
 
 
 class WorkerProcess:
-    """A worker that does one run at a time; started at once, and again for the next run where it has died.
+    """A worker that does one run at a time; started at once, and again where it has died in a run.
 
     processes: of which it consists, on as many devices from its own on; more than one are started by torchrun. What it
     says comes by `heard`, which several may share as they do `meter`; `translate` makes an event of it. All methods are
-    for one thread.
+    for one thread. environment: of a worker on a device, None: that of the trainer's own; folder: where it is started.
     """
 
     # A run that was asked to end and has not by then is killed.
@@ -50,7 +55,10 @@ class WorkerProcess:
         heard: queue.Queue[Heard],
         command: Sequence[str] = WORKER,
         processes: int = 1,
+        environment: Callable[[str], Mapping[str, str]] | None = None,
+        folder: Path | None = None,
     ) -> None:
+        self._environment, self._folder = environment or self._of_the_trainer, folder
         self.device, self.processes = device, processes
         self.request: RunRequest | None = None
         self._deadline, self._cancelled = 0.0, False
@@ -92,14 +100,16 @@ class WorkerProcess:
         late = (
             "it did not end when it was cancelled" if self._cancelled else "the run took longer than limits.run_seconds"
         )
-        return self._finish("timed_out", late)
+        return self._finish("timed_out", late + self._last_words())
 
     def translate(self, process: subprocess.Popen[bytes], message: dict[str, Any] | None) -> Event | None:
         """What was heard, as an event; None for what concerns no run, or comes from an earlier process."""
         if self.request is None or process is not self._process:
             return None
         if message is None:  # its output ended
-            return self._finish(*self._cause_of_death(process.poll()))
+            finished = self._finish(*self._cause_of_death(process.poll()))
+            self._start()  # at once, so that the next run need not wait for it
+            return finished
         run_id = str(message.get("run_id"))
         if run_id != self.request.run_id and message["event"] != "refused":
             return None
@@ -114,20 +124,36 @@ class WorkerProcess:
     def kill(self) -> None:
         """Kills the whole process group: a worker's own children must not outlive it."""
         if self._process.poll() is None:
+            # Some give their own children groups of their own, as torchrun does.
+            with suppress(psutil.Error):
+                further = psutil.Process(self._process.pid).children(recursive=True)
             _kill_group(self._process)
+            for child in further:
+                with suppress(psutil.Error):
+                    child.kill()
         self._listener.join()
 
     def _cause_of_death(self, exit_code: int | None) -> tuple[str, str]:
         """The failure and its message."""
         if was_for_memory(exit_code, self.processes, self._oom_kills, oom_kills()):
             return "out_of_memory", "the kernel killed the worker because memory ran out: a smaller recipe needs less"
-        return "worker_died", f"the worker process ended with exit code {exit_code}"
+        return "worker_died", f"the worker process ended with exit code {exit_code}{self._last_words()}"
+
+    def _last_words(self) -> str:
+        """Of another program, whose log a person should not have to look for; safe to show."""
+        if not (self.request and self.request.program):
+            return ""
+        with suppress(OSError), self._log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = [line for line in map(clean, log.read().decode("utf-8", "replace").splitlines()) if line]
+            return f"; the last it said: {' | '.join(lines[-LAST_LINES:])}" if lines else "; it said nothing"
+        return ""
 
     def _finish(self, failure: str, message: str) -> Finished:
         request = self.request
         assert request is not None
         try:  # a result file beats what the process did after writing it
-            result = RunResult.read(request.result_path)
+            result = read_result(request.result_path)
         except (OSError, ValueError):
             result = RunResult(request.run_id, request.seed, "failed", failure=failure, message=message)
             if self._cancelled:  # what became of a run that nobody wanted any more is no failure of it
@@ -142,6 +168,9 @@ class WorkerProcess:
         first = int(self.device.partition(":")[2] or 0)
         return range(first, first + self.processes) if self.device.startswith("cuda") else range(0)
 
+    def _of_the_trainer(self, device: str) -> Mapping[str, str]:
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **(nvml.ENVIRONMENT if self._gpus else CPU_ENVIRONMENT)}
+
     def _start(self) -> None:
         self._process = subprocess.Popen(
             self._command,
@@ -149,7 +178,8 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(nvml.ENVIRONMENT if self._gpus else CPU_ENVIRONMENT)},
+            env=self._environment(self.device),
+            cwd=self._folder,
             start_new_session=True,  # Ctrl-C in the terminal is the runner's to handle
         )
         self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
@@ -197,7 +227,7 @@ class WorkerProcess:
 
     def _write_log(self, process: subprocess.Popen[bytes], text: bytes) -> None:
         with suppress(OSError), (self._log if process is self._process else self._idle_log).open("ab") as log:
-            log.write(text)
+            log.write(text[: max(0, MOST_LOG_BYTES - log.tell())])
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -13,13 +13,12 @@ from autoresearch.evidence.context import context
 from autoresearch.morning.report.curves import Curve, thin
 from autoresearch.morning.report.table import Kind, Table, table
 from autoresearch.study.folder import StudyFolder
-from autoresearch.terminal.trials import RUN_COLUMNS, attempts_text, compute_text, run_cells, step_note
+from autoresearch.terminal.trials import attempts_text, compute_text, run_cells, run_columns, step_note
 from autoresearch.trial import Attempt, Recipe, Trial
 from rails import RAILS, clean
 from rails.patch import unified_diff
 
 _KINDS: dict[str, Kind] = {"purpose": "word", "state": "text"}
-RUNS: dict[str, Kind] = {name: _KINDS.get(name, "number") for name in RUN_COLUMNS}
 LONGEST_MESSAGE = 200
 
 
@@ -88,7 +87,10 @@ def _detail(
         reason=trial.reason,
         diff=unified_diff(evidence.before(trial), trial.recipe) if changed else "",
         verdicts=_verdicts(trial, evidence),
-        runs=table(RUNS, (run_cells(run, LONGEST_MESSAGE) for run in runs)),
+        runs=table(
+            {name: _KINDS.get(name, "number") for name in run_columns(evidence.metric)},
+            (run_cells(run, evidence.metric, LONGEST_MESSAGE) for run in runs),
+        ),
         note=step_note(runs),
         curves=[
             Curve(run.trial, run.seed, "incumbent", f"seed {run.seed}", thin(points))
@@ -108,8 +110,9 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
     if trial.parent is not None:
         yield f"on the recipe of trial {trial.parent}"
     if trial.val_bpb is not None:
-        score = words.plus_minus(trial.val_bpb, evidence.half_interval(trial))
-        yield f"{score} bits per byte over {words.count(trial.n_runs, 'run')}"
+        score = words.plus_minus(trial.val_bpb, evidence.half_interval(trial), evidence.metric)
+        unit = "" if evidence.metric.unit else f" {evidence.metric.gain_unit}"
+        yield f"{score}{unit} over {words.count(trial.n_runs, 'run')}"
     if trial.improvement is not None:
         found = words.improvement(trial.improvement, trial.improvement_low, trial.improvement_high)
         yield found + (f" than trial {trial.reference}" if trial.reference is not None else "")
