@@ -25,7 +25,7 @@ ORDER = [
     ["program"],
     ["workers", "proposers"],
     ["decide"],
-    ["words"],
+    ["words", "constants"],
     ["config", "trial", "facts"],
     ["errors", "proposer_name", "secrecy", "untrusted", "metric", "adapter"],
     ["__init__"],
