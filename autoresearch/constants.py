@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from autoresearch.errors import UserError
@@ -81,7 +82,8 @@ def parsed(source: str, name: str = "the script") -> ast.Module:
         raise UserError(f"{name}: this is no Python: {clean(str(error), 200) or 'nested too deeply'}") from None
 
 
-def read_constants(source: str, name: str = "the script") -> tuple[list[Constant], list[NoConstant]]:
+@lru_cache(8)  # a study asks for the same script with each trial
+def read_constants(source: str, name: str = "the script") -> tuple[tuple[Constant, ...], tuple[NoConstant, ...]]:
     """The constants of a script in their order, and the other names that it assigns at its top level, with why they are
     none. Raises UserError for what is no Python."""
     tree = parsed(source, name)
@@ -110,7 +112,7 @@ def read_constants(source: str, name: str = "the script") -> tuple[list[Constant
             continue
         if all(other.name != target for other in others):
             others.append(NoConstant(target, line, why))
-    return found, others
+    return tuple(found), tuple(others)
 
 
 def patched(source: str, values: Mapping[str, Value]) -> str:
@@ -125,11 +127,9 @@ def patched(source: str, values: Mapping[str, Value]) -> str:
     text = source.encode("utf-8")
     changes = [(constants[knob], value) for knob, value in values.items() if not same(constants[knob].value, value)]
     for constant, value in sorted(changes, key=lambda change: change[0].start, reverse=True):
-        text = text[: constant.start] + _spelt(value).encode("utf-8") + text[constant.end :]
-    made = text.decode("utf-8")
-    now = {found.knob: found.value for found in read_constants(made)[0]}
-    assert now.keys() == constants.keys() and all(same(now[knob], value) for knob, value in values.items())
-    return made
+        spelt = _spelt(value, text[constant.start : constant.start + 1] == b'"')
+        text = text[: constant.start] + spelt.encode("utf-8") + text[constant.end :]
+    return text.decode("utf-8")
 
 
 def same(one: Value, other: Value) -> bool:
@@ -137,10 +137,12 @@ def same(one: Value, other: Value) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _spelt(value: Value) -> str:
+def _spelt(value: Value, double_quotes: bool) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{value} cannot be written into a script")
-    return repr(value)
+    spelt = repr(value)
+    plain = isinstance(value, str) and spelt == f"'{value}'" and '"' not in value
+    return f'"{value}"' if plain and double_quotes else spelt
 
 
 def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None, int]]:

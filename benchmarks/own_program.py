@@ -72,7 +72,6 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
-        (home / "menu.toml").write_text(MENU)
         (home / "go.sh").write_text(SHELL)
         (home / "train.py").write_text(FUNCTION)
         programs: dict[str, dict[str, Any]] = {
@@ -81,7 +80,7 @@ def main() -> None:
         }
         for name, trainer in programs.items():
             study = create_own_study(
-                home / "home", name.replace(" ", "-"), {"folder": place, **trainer}, home / "menu.toml", {}
+                home / "home", name.replace(" ", "-"), {"folder": place, **trainer}, MENU, "menu.toml", {}
             )
             ends = night(study, arguments.runs)
             each = [after - before for before, after in zip(ends.at, ends.at[1:], strict=False)]

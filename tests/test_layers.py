@@ -17,7 +17,7 @@ ORDER = [
     ["cli"],
     ["distill"],
     ["night"],
-    ["morning", "sweep"],
+    ["adopt", "morning", "sweep"],
     ["terminal"],
     ["evidence", "exchange"],
     ["study"],
@@ -34,7 +34,7 @@ ORDER = [
 INSIDE = {
     "cli": [
         ["__init__"],
-        ["night", "look", "morning", "machine", "distill", "race"],
+        ["night", "adopt", "look", "morning", "machine", "distill", "race"],
         ["one_go"],
         ["app", "faults"],
     ],
@@ -60,6 +60,7 @@ INSIDE = {
         ["__init__"],
     ],
     "morning": [["serve"], ["reporter"], ["report"], ["promote", "plan", "trackers", "sql_bounds"], ["__init__"]],
+    "adopt": [["view"], ["make", "apply"], ["menu"], ["knobs", "script"], ["__init__"]],
     "sweep": [["command"], ["measure", "chart"], ["__init__"]],
     "terminal": [
         ["outcome"],
@@ -78,15 +79,15 @@ INSIDE = {
         ["shares"],
     ],
     "study": [
-        ["requests", "history", "restore"],
+        ["requests", "history", "restore", "settle"],
         ["folder"],
         ["store"],
-        ["workspace", "preset", "observer", "messages"],
-        ["git_files"],
+        ["workspace", "preset", "observer", "messages", "script", "lock"],
+        ["git_files", "script_repository"],
         ["git_objects"],
         ["__init__"],
     ],
-    "program": [["told", "command"], ["constants", "score"], ["__init__"]],
+    "program": [["told", "command"], ["score"], ["__init__"]],
     "workers": [
         ["doctor"],
         ["crew", "local"],

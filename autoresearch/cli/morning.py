@@ -118,7 +118,7 @@ def promote(
     from autoresearch.evidence.longer_runs import longer_runs
     from autoresearch.facts import to_json
     from autoresearch.morning.promote import promote
-    from autoresearch.study.folder import RunnerLock
+    from autoresearch.study.lock import RunnerLock
     from autoresearch.terminal.console import make_console, say
     from autoresearch.terminal.longer_runs import longer_runs_view
 

@@ -66,6 +66,7 @@ def init(
 ) -> None:
     """Make a study: its folder, its recipe under git, its database."""
     from autoresearch.study import folder as studies
+    from autoresearch.study.preset import read_menu
     from autoresearch.workers.machine import look
 
     overrides: dict[str, str | int] = {}
@@ -101,7 +102,7 @@ def init(
             "lower_is_better": False if higher_is_better else None, "unit": unit,
         }  # fmt: skip
         told = {key: value for key, value in trainer.items() if value is not None}
-        made = studies.create_own_study(place, name, told, menu, overrides)
+        made = studies.create_own_study(place, name, told, read_menu(menu), str(menu), overrides)
         print(f"study {name} made in {made.path} over `{command}`; next: autoresearch run {name}")
         return
     if given:
@@ -186,7 +187,7 @@ def run(name: Name, trials: Trials = None, hours: Hours = None, until: Until = N
 def night(study: StudyFolder, console: Console, make: Callable[[Display], Night]) -> str:
     """One night under the runner's lock, from preparing the text to the reason for its end."""
     from autoresearch.night.display import Display
-    from autoresearch.study.folder import RunnerLock
+    from autoresearch.study.lock import RunnerLock
     from autoresearch.terminal.bars import PrepareProgress
 
     with RunnerLock(study.path):
@@ -207,7 +208,7 @@ def daemon(
     """Run every night in the study's window (study.toml, \\[schedule]) until stopped."""
     from autoresearch.night.daemon import Daemon
     from autoresearch.night.session import Night
-    from autoresearch.study.folder import RunnerLock
+    from autoresearch.study.lock import RunnerLock
     from autoresearch.terminal.console import make_console, say
     from autoresearch.terminal.signals import outlive_terminal, polite_signals
 

@@ -16,7 +16,8 @@ from autoresearch.distill.searches import REAL, Search, search_of
 from autoresearch.errors import UserError
 from autoresearch.night.display import Display
 from autoresearch.night.session import Night
-from autoresearch.study.folder import RunnerLock, StudyFolder, repeat_study
+from autoresearch.study.folder import StudyFolder, repeat_study
+from autoresearch.study.lock import RunnerLock
 from autoresearch.study.observer import Observer, Observers
 from autoresearch.terminal.bars import PrepareProgress
 from autoresearch.terminal.console import say

@@ -10,7 +10,8 @@ from autoresearch.evidence.nights import ending, trouble
 from autoresearch.evidence.sentences import improved, seed_ignored
 from autoresearch.facts import ABSENT_IF_NONE
 from autoresearch.metric import Metric
-from autoresearch.study.folder import StudyFolder, lock_holder
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import lock_holder
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from autoresearch.errors import UserError
 from autoresearch.facts import to_bytes
 from autoresearch.morning.sql_bounds import BOUNDS, Bounds
-from autoresearch.study.folder import StudyFolder, lock_holder
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import lock_holder
 from autoresearch.study.store.live import QUESTIONS, snapshot, version
 
 TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")  # what a cookie and an address hold as it stands, and nobody guesses

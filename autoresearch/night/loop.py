@@ -190,7 +190,8 @@ class StudyLoop:
         recipe = {**shown.recipe, **verdict.changes}
         trial = self._trial(number)
         message = messages.commit_message(number, verdict.changes, shown.recipe, trial.proposer, verdict.hypothesis)
-        commit = self.workspace.commit(base, render_recipe(recipe), message, from_iso(trial.started_at))
+        script = self.folder.script_at(recipe)
+        commit = self.workspace.commit(base, render_recipe(recipe), message, from_iso(trial.started_at), script)
         self.workspace.hold(number, commit)
         self.store.start_trial(
             number, verdict, recipe, recipe_key(recipe), commit, seeds.next_shared(self.store, trial)

@@ -18,6 +18,7 @@ from autoresearch.proposers import Proposer, make_proposer
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer, Observers
 from autoresearch.study.requests import machine_of, start_workers
+from autoresearch.study.settle import settle_script
 from autoresearch.study.store import Store
 from autoresearch.terminal.signals import polite_signals
 from autoresearch.workers.machine import Machine
@@ -53,6 +54,8 @@ class Night:
         if (fault := self.machine.compile_fault) is not None:
             self.observer.note(f"torch.compile does not work here, so runs go without: {clean(fault, 300)}")
         data_dir = folder.prepare_data()
+        if (told := settle_script(folder)) is not None:
+            self.observer.note(told)
         with Trackers(folder, folder.settings.trackers, self.observer.note) as trackers:
             launcher = start_workers(folder, self.machine)
             reporter = Reporter(folder, self.observer.note)

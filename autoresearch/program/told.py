@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.config import TrainerSettings
+from autoresearch.constants import patched, read_constants
 from autoresearch.errors import UserError
-from autoresearch.program.constants import SEED, constant_of, constants, has_seed, replaced
 from autoresearch.trial import Recipe, Value
 from autoresearch.workers import nvml
 from rails import Menu, clean, render_recipe
 
 # Inside a run's folder, beside the files of the study's own: what a program leaves there is no one else's.
 PLACE = "program"
+SEED = "seed"
 # What a command may hold in braces, besides knobs.
 RUN_VALUES = ("seed", "budget", "folder")
 # The language model's key is not the program's.
 KEPT_BACK = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
-def tell(trainer: TrainerSettings, recipe: Recipe, seed: int, budget: Mapping[str, float], run: Path) -> dict[str, Any]:
-    """Fills the run's own folder anew, and returns what its worker needs: the request's `program`.
-
-    Raises UserError for a script that can no longer be told its recipe.
-    """
+def tell(
+    trainer: TrainerSettings, recipe: Recipe, seed: int, budget: Mapping[str, float], run: Path, text: str | None = None
+) -> dict[str, Any]:
+    """Fills the run's own folder anew, and returns what its worker needs: the request's `program`. text: of the script
+    with the recipe's values in it, where it is told in constants."""
     place = (run / PLACE).absolute()
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -54,10 +55,8 @@ def tell(trainer: TrainerSettings, recipe: Recipe, seed: int, budget: Mapping[st
         environment |= {knob.upper(): values[knob] for knob in recipe}
     elif trainer.recipe == "constants":
         script = script_of(trainer)
-        text = _read(script)
-        seeded = {SEED: seed} if has_seed(text, str(script)) else {}
         copy = place / script.name
-        copy.write_text(replaced(text, {**seeded, **recipe}, str(script)), "utf-8")
+        copy.write_bytes(_seeded(text or "", seed).encode("utf-8"))
         command = [str(copy) if _is_script(word, trainer) else word for word in command]
         # The copy lies elsewhere, but imports what lies beside the script.
         paths = [str(script.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -100,13 +99,8 @@ def check(trainer: TrainerSettings, menu: Menu) -> None:
             raise UserError(f"the menu's knob {knob} has the name of what each run is told anyway: rename it")
         if trainer.recipe == "environment" and knob.upper() in os.environ:
             raise UserError(f"knob {knob} would take the place of this machine's variable {knob.upper()}: rename it")
-    if trainer.recipe == "constants":
-        script = script_of(trainer)
-        found = constants(_read(script), str(script))
-        for knob in menu.knobs:
-            constant_of(knob, found, str(script))
-        if not any(_is_script(word, trainer) for word in trainer.words):
-            raise UserError(f"[trainer] command does not name script {clean(str(trainer.script))}: no copy can be run")
+    if trainer.recipe == "constants" and not any(_is_script(word, trainer) for word in trainer.words):
+        raise UserError(f"[trainer] command does not name script {clean(str(trainer.script))}: no copy can be run")
 
 
 def script_of(trainer: TrainerSettings) -> Path:
@@ -119,13 +113,10 @@ def _is_script(word: str, trainer: TrainerSettings) -> bool:
     return Path(trainer.folder or ".", word) == script_of(trainer)
 
 
-def _read(script: Path) -> str:
-    try:
-        return script.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"[trainer] script {clean(str(script))} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"[trainer] script {clean(str(script))} is no UTF-8 text") from None
+def _seeded(script: str, seed: int) -> str:
+    """A constant SEED, in capitals or not, becomes the run's."""
+    has_one = any(constant.knob == SEED for constant in read_constants(script)[0])
+    return patched(script, {SEED: seed}) if has_one else script
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:

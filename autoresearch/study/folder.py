@@ -1,8 +1,7 @@
-"""A study on disk: where studies live, what is in one, how one is made, and who may run it."""
+"""A study on disk: where studies live, what is in one, and how one is made."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -13,22 +12,22 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import tomlkit
 
 from autoresearch.config import Settings, load_settings
 from autoresearch.decide import Noise, Runs, pool_noise
-from autoresearch.errors import StudyBusy, UserError
+from autoresearch.errors import UserError
 from autoresearch.program import told
 from autoresearch.study.preset import Preset, load_preset, own_preset, preset_names
+from autoresearch.study.script import Script
 from autoresearch.study.store import Store
 from autoresearch.study.store.rows import sha256_of
-from autoresearch.study.workspace import Workspace
+from autoresearch.study.workspace import FILES, Workspace
 from autoresearch.trial import Recipe, utc_now
 from autoresearch.workers.machine import Machine
-from rails import Limits, load_menu, recipe_key, render_recipe, violations
+from rails import Limits, Menu, load_menu, recipe_key, render_recipe, violations
 
 # What a val_bpb depends on besides recipe and seed.
 TERMS = ("trainer", "budget", "data", "backend", "compile", "repeatable", "tensor_parallel", "data_parallel", "seed")
@@ -55,7 +54,8 @@ class StudyFolder:
         self._noise: tuple[dict[int, Runs], Noise] | None = None  # and the scores that it is of
         self.settings = load_settings(self.path / "study.toml")
         self.store = Store(self.path / "study.db")
-        self.workspace = Workspace(self.path / "recipe")
+        self.script = self.store.script()
+        self.workspace = Workspace(self.path / "recipe", (*FILES, *([self.script.name] if self.script else [])))
         # Not from the folder: a file edited during the night must not change what the rails allow.
         self.menu_text = self.store.study().get("menu") or self._old_menu()
         if sha256_of(self.menu_text) != self.store.study()["menu_sha256"]:
@@ -117,6 +117,16 @@ class StudyFolder:
         changed = [name for name in Settings.model_fields if getattr(found, name) != getattr(self.settings, name)]
         self._use(found)
         return changed
+
+    def script_at(self, recipe: Recipe) -> dict[str, str]:
+        """Name and text of the study's script with the recipe's values in it; nothing where it has none."""
+        return self.script.at(recipe) if self.script else {}
+
+    def take_over(self, menu_text: str, menu: Menu, script: Script) -> None:
+        """What the database holds by now; see study/settle.py."""
+        self.script, self.menu_text, self._whole_menu = script, menu_text, menu
+        self.workspace.files = (*FILES, script.name)
+        self._use(self.settings)
 
     def _use(self, settings: Settings) -> None:
         self.settings = settings
@@ -206,17 +216,15 @@ def create_own_study(
     home: Path,
     name: str,
     trainer: Mapping[str, Any],
-    menu: Path,
-    overrides: Mapping[str, str | int],
+    menu_text: str,
+    menu_source: str,
+    overrides: Mapping[str, Any],
     now: Callable[[], datetime] = utc_now,
 ) -> StudyFolder:
-    """A study over a program of one's own. trainer: the table [trainer] of study.toml. Raises UserError as
-    `create_study` does, and for a program that cannot be started or told the menu's knobs."""
-    try:
-        menu_text = menu.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{menu} cannot be read as a menu: {getattr(error, 'strerror', None) or error}") from None
-    start = own_preset(trainer, menu_text, str(menu))
+    """A study over a program of one's own. trainer: the table [trainer] of study.toml. menu_source: what errors call
+    the menu. Raises UserError as `create_study` does, and for a program that cannot be started or told the menu's
+    knobs."""
+    start = own_preset(trainer, menu_text, menu_source)
     return _found(home, name, start, start.recipe, overrides, now)
 
 
@@ -236,7 +244,7 @@ def continue_study(
         raise UserError(f"study {before.name} has measured nothing yet: run it first, or begin from its preset")
     origin = (before.name, incumbent.number)
     seed = max(run.seed for run in runs) + 1
-    return _found(home, name, _as_before(before), incumbent.recipe, overrides, now, origin, seed)
+    return _found(home, name, _as_before(before), incumbent.recipe, overrides, now, origin, seed, before.script)
 
 
 def repeat_study(home: Path, name: str, before: StudyFolder, overrides: Mapping[str, str | int]) -> StudyFolder:
@@ -247,7 +255,7 @@ def repeat_study(home: Path, name: str, before: StudyFolder, overrides: Mapping[
         raise UserError(
             f"study {before.name} cannot be begun again: what it was imported from tells no budget of a run"
         )
-    return _found(home, name, _as_before(before), baseline.recipe, overrides, utc_now)
+    return _found(home, name, _as_before(before), baseline.recipe, overrides, utc_now, script=before.script)
 
 
 def _as_before(before: StudyFolder) -> Preset:
@@ -260,19 +268,24 @@ def _found(
     name: str,
     start: Preset,
     recipe: Recipe,
-    overrides: Mapping[str, str | int],
+    overrides: Mapping[str, Any],
     now: Callable[[], datetime],
     begun_from: tuple[str, int] | None = None,
     first_seed: int = 0,
+    script: Script | None = None,
 ) -> StudyFolder:
     with founding(home, name) as partial:
         (partial / "study.toml").write_text(_override(start.settings_text, overrides), encoding="utf-8")
         settings = load_settings(partial / "study.toml")
         if settings.trainer:
+            if script is None and settings.trainer.recipe == "constants":
+                script = Script.read(told.script_of(settings.trainer))
+                script.require(start.menu)
             told.check(settings.trainer, start.menu)
         if broken := violations(recipe, start.menu, _limits(settings)):
             raise UserError(f"the recipe does not fit the study's budget: {'; '.join(broken)}")
         files = {"recipe.toml": render_recipe(recipe), "menu.toml": start.menu_text}
+        files |= script.at(recipe) if script else {}
         workspace = Workspace.create(partial / "recipe", files, now())
         store = Store(partial / "study.db", now)
         store.create_study(
@@ -284,6 +297,7 @@ def _found(
             workspace.incumbent,
             begun_from,
             first_seed,
+            script,
         )
         store.close()
     return StudyFolder(home, name)
@@ -314,50 +328,6 @@ def founding(home: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-class RunnerLock:
-    """One study, one runner (and one daemon): a lock that the kernel drops when the process ends, however it ends."""
-
-    def __init__(self, study: Path, name: str = "runner") -> None:
-        self.path = study / f"{name}.lock"
-
-    def __enter__(self) -> RunnerLock:
-        self._file = self.path.open("a+")
-        while not _takes(self._file, fcntl.LOCK_EX):
-            # None: it was only looked at, by `lock_holder` in another process
-            if (holder := lock_holder(self.path)) is not None:
-                self._file.close()
-                raise StudyBusy(
-                    f"study {self.path.parent.name} is run by process {holder} already: "
-                    f"watch it with `autoresearch status {self.path.parent.name}`"
-                )
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.truncate(0)
-        self._file.close()
-
-
-def lock_holder(path: Path) -> int | None:
-    """Id of the process that holds runner.lock or daemon.lock; None if nobody does."""
-    with suppress(FileNotFoundError), path.open() as file:
-        if not _takes(file, fcntl.LOCK_SH):
-            return int(file.read().strip() or 0)
-    return None
-
-
-def _takes(file: TextIO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def study_names(home: Path) -> list[str]:
     return sorted(path.parent.name for path in home.glob("*/study.db") if NAME.fullmatch(path.parent.name))
 
@@ -380,7 +350,7 @@ def _nearby(home: Path) -> str:
     return f" (there: {', '.join(names[:10])})" if names else ""
 
 
-def _override(text: str, overrides: Mapping[str, str | int]) -> str:
+def _override(text: str, overrides: Mapping[str, Any]) -> str:
     """study.toml with some values replaced or added, its comments kept."""
     document = tomlkit.parse(text)
     for dotted, value in overrides.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tomlkit
@@ -42,6 +43,14 @@ def own_preset(trainer: Mapping[str, Any], menu_text: str, menu_source: str) -> 
     table.update(trainer)
     document.append("trainer", table)
     return Preset("own", tomlkit.dumps(document), menu_text, load_menu(menu_text, menu_source))
+
+
+def read_menu(file: Path) -> str:
+    """The text of a menu that a person wrote. Raises UserError where the file cannot be read."""
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as a menu: {getattr(error, 'strerror', None) or error}") from None
 
 
 def preset_names() -> list[str]:

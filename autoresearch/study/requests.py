@@ -65,7 +65,7 @@ def make_request(
     assert baseline is not None
     place.mkdir(parents=True, exist_ok=True)
     seed = settings.seed * 1000 + seed
-    own = settings.trainer
+    own, script = settings.trainer, next(iter(folder.script_at(recipe).values()), None)
     return RunRequest(
         run_id=run_id,
         recipe=recipe,
@@ -83,5 +83,5 @@ def make_request(
         stop_above=[[*limit] for limit in stop_above],
         # no setting: one window for the whole study
         score_window=None if own else window_of(baseline.recipe),
-        program=told.tell(own, recipe, seed, budget, place) if own else {},
+        program=told.tell(own, recipe, seed, budget, place, script) if own else {},
     )

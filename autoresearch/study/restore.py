@@ -13,7 +13,7 @@ from autoresearch.study.folder import StudyFolder
 from autoresearch.study.git_files import BRANCH
 from autoresearch.study.git_objects import DIGESTS, GitObject
 from autoresearch.study.store.trajectory import OPEN_STATES
-from autoresearch.study.workspace import BASELINE_MESSAGE, FILES, held, tagged
+from autoresearch.study.workspace import BASELINE_MESSAGE, held, tagged
 from autoresearch.trial import Run, Trial, from_iso
 from rails import render_recipe
 
@@ -88,9 +88,11 @@ def _objects(folder: StudyFolder, trials: Sequence[Trial], runs: Mapping[int, Se
     by_number = {trial.number: trial for trial in trials}
     trees: dict[int, GitObject] = {}
     for trial in trials:
-        recipe = git_objects.blob(render_recipe(trial.recipe), digest)
-        trees[trial.number] = git_objects.tree({"menu.toml": menu.id, "recipe.toml": recipe.id}, digest)
-        yield from (recipe, trees[trial.number])
+        texts = {"recipe.toml": render_recipe(trial.recipe), **folder.script_at(trial.recipe)}
+        blobs = {name: git_objects.blob(text, digest) for name, text in texts.items()}
+        files = {"menu.toml": menu.id, **{name: blob.id for name, blob in blobs.items()}}
+        trees[trial.number] = git_objects.tree(files, digest)
+        yield from (*blobs.values(), trees[trial.number])
         yield from (made for made in _commits(folder, trial, by_number, trees) if made.id == trial.commit)
     standing = baseline = str(trials[0].commit)
     for trial in (by_number[number] for number in folder.store.merged()):
@@ -148,7 +150,7 @@ def _digest(trial: Trial) -> str:
 def _beyond_repair(folder: StudyFolder, trials: Sequence[Trial], known: Collection[str]) -> set[str]:
     """Commits that cannot be read, nor be made again to the id in the database: its words were others then."""
     commits = [id for trial in trials for id in (trial.commit, trial.merge_commit) if id and id not in known]
-    names = [f"{commit}:{name}" for commit in commits for name in FILES]
+    names = [f"{commit}:{name}" for commit in commits for name in folder.workspace.files]
     return {name.partition(":")[0] for name, id in zip(names, folder.workspace.resolve(names), strict=True) if not id}
 
 

@@ -59,24 +59,28 @@ def _environment(path: Path, when: datetime | None = None) -> dict[str, str]:
 
 
 class Workspace:
-    """recipe.toml and menu.toml under git. Commits are made from objects, so the working tree is only for people."""
+    """recipe.toml, menu.toml and, of a study over a script, the script with the recipe's values in it, all under git.
+    Commits are made from objects, so the working tree is only for people. `files`: the names of what is in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Sequence[str] = FILES) -> None:
         self.path = path.resolve()
+        self.files = tuple(files)
         self.git = Git(self.path)
 
     @classmethod
     def create(cls, path: Path, files: dict[str, str], when: datetime) -> Workspace:
         """A new repository whose branch `incumbent` holds the given files (name -> text)."""
-        workspace = cls(path)
+        workspace = cls(path, tuple(files))
         workspace.init()
         for name, text in files.items():
-            (workspace.path / name).write_text(text, encoding="utf-8")
+            (workspace.path / name).write_bytes(encoded(text))
         workspace._run("add", "--", *files)
-        tree = workspace._run("write-tree")
-        commit = workspace._commit_tree(tree, [], BASELINE_MESSAGE, when)
-        workspace._run("update-ref", BRANCH, commit)
+        workspace._run("update-ref", BRANCH, workspace.baseline(files, when))
         return workspace
+
+    def baseline(self, files: Mapping[str, str], when: datetime) -> str:
+        """A commit without a parent of these files (name -> text), on no branch."""
+        return self._commit_tree(self._tree({}, files), [], BASELINE_MESSAGE, when)
 
     @property
     def incumbent(self) -> str:
@@ -86,24 +90,23 @@ class Workspace:
     def read(self, commit: str, name: str) -> str:
         return self._run("cat-file", "blob", f"{commit}:{name}", raw=True)
 
-    def stage(self, base: str, recipe_text: str) -> str:
-        """Writes the tree of `base` with another recipe.toml. Returns the tree's id."""
-        blob = self._run("hash-object", "-w", "--stdin", feed=recipe_text)
-        entries = [
-            f"100644 blob {blob}\trecipe.toml" if line.endswith("\trecipe.toml") else line
-            for line in self._run("ls-tree", base).splitlines()
-        ]
-        return self._run("mktree", feed="\n".join(entries) + "\n")
+    def stage(self, base: str, recipe_text: str, script: Mapping[str, str] | None = None) -> str:
+        """Writes the tree of `base` with another recipe.toml and, name -> text, another script. Returns its id."""
+        lines = (line.split("\t") for line in self._run("ls-tree", base).splitlines())
+        return self._tree({name: entry for entry, name in lines}, {"recipe.toml": recipe_text, **(script or {})})
 
     def diff(self, base: str, recipe_text: str) -> str:
-        """The unified diff that a commit of this recipe on top of `base` would have."""
+        """The unified diff of recipe.toml that a commit of this recipe on top of `base` would have."""
         tree = self.stage(base, recipe_text)
         options = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--full-index", "-U0")
         return self._run("diff-tree", "-p", *options, base, tree, raw=True)
 
-    def commit(self, base: str, recipe_text: str, message: str, when: datetime) -> str:
-        """Commits the recipe on top of `base`, on no branch. The same arguments give the same id."""
-        return self._commit_tree(self.stage(base, recipe_text), [base], message, when)
+    def commit(
+        self, base: str, recipe_text: str, message: str, when: datetime, script: Mapping[str, str] | None = None
+    ) -> str:
+        """Commits the recipe, and the script with it, on top of `base`, on no branch. The same arguments give the same
+        id."""
+        return self._commit_tree(self.stage(base, recipe_text, script), [base], message, when)
 
     def merge(self, incumbent: str, candidate: str, message: str, when: datetime) -> str:
         """A merge commit of both whose tree is exactly the candidate's: the recipe that was measured."""
@@ -117,7 +120,7 @@ class Workspace:
         edited = self._edited([commit, *parents, branch, "HEAD"])
         told += [f"{file} was edited by hand: it is left as it is" for file in edited]
         self._run("update-ref", BRANCH, commit)
-        self._show(commit, [name for name in FILES if self.path / name not in edited])
+        self._show(commit, [name for name in self.files if self.path / name not in edited])
         return told
 
     def hold(self, number: int, commit: str) -> None:
@@ -156,7 +159,7 @@ class Workspace:
         merged = parents[:1] == [incumbent] and not expected.isdisjoint(parents[1:])
         told = self._keep_commits(incumbent, {branch} if merged else set())
         # The files first: cut off in between, they are still those of a commit that is known here.
-        self._show(incumbent, FILES)
+        self._show(incumbent, self.files)
         self._run("update-ref", BRANCH, incumbent)
         return told
 
@@ -175,10 +178,10 @@ class Workspace:
         """Files that are none of these commits'. One that is missing, or that a power cut left empty, is no edit."""
         known = [commit for commit in dict.fromkeys(commits) if commit]
         found = []
-        for file in (self.path / name for name in FILES):
+        for file in (self.path / name for name in self.files):
             text = file.read_text("utf-8", "replace") if file.is_file() else ""
             versions = (self._try("cat-file", "blob", f"{commit}:{file.name}", raw=True) for commit in known)
-            if text.strip("\0") and text not in versions:
+            if text.strip("\0") and all(version is None or text != _lines(version) for version in versions):
                 found.append(file)
         return found
 
@@ -264,6 +267,11 @@ class Workspace:
     def _parents(self, commit: str | None) -> list[str]:
         return (self._try("rev-parse", f"{commit}^@") or "").split() if commit else []
 
+    def _tree(self, entries: Mapping[str, str], files: Mapping[str, str]) -> str:
+        """entries: name -> mode, kind and id; files, name -> text, stand before them."""
+        written = {name: f"100644 blob {self._run('hash-object', '-w', '--stdin', feed=files[name])}" for name in files}
+        return self._run("mktree", feed="".join(f"{entry}\t{name}\n" for name, entry in {**entries, **written}.items()))
+
     def _commit_tree(self, tree: str, parents: list[str], message: str, when: datetime) -> str:
         arguments = [part for parent in parents for part in ("-p", parent)]
         return self._run("commit-tree", tree, *arguments, "-F", "-", feed=message + "\n", when=when)
@@ -310,6 +318,11 @@ def _flushed() -> str:
     """What git writes is on the disk before the database speaks of it. Before 2.36 git could flush objects alone."""
     new = Git().version_info >= (2, 36)
     return "core.fsync=loose-object,reference,index,pack,pack-metadata" if new else "core.fsyncObjectFiles=true"
+
+
+def _lines(text: str) -> str:
+    """As a file's text is read: with all line ends alike."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def held(number: int) -> str:

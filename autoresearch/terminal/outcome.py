@@ -30,6 +30,8 @@ def show_outcome(console: Console, study: StudyFolder, reason: str) -> None:
         f"autoresearch run {study.name} --hours 8": "go on",
         f"autoresearch promote {study.name}": "does the gain last at a longer budget?",
     }
+    if study.script is not None and evidence.incumbent.number:
+        following[f"autoresearch apply {study.name}"] = "the best recipe, as a commit in the script's repository"
     width = max(map(len, following))
     console.print(trials_table(evidence, last=ROWS))
     for line in (

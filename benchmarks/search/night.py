@@ -129,7 +129,9 @@ class PaperRepository(Workspace):
     def diff(self, base: str, recipe_text: str) -> str:
         return unified_diff(tomllib.loads(self._recipes[base]), tomllib.loads(recipe_text))
 
-    def commit(self, base: str, recipe_text: str, message: str, when: datetime) -> str:
+    def commit(
+        self, base: str, recipe_text: str, message: str, when: datetime, script: Mapping[str, str] | None = None
+    ) -> str:
         return self._add(recipe_text, [base], message, when)
 
     def merge(self, incumbent: str, candidate: str, message: str, when: datetime) -> str:

@@ -213,6 +213,7 @@ def test_a_study_of_an_older_version_can_be_looked_at_without_an_upgrade(
             ("runs", "window_bpb"), ("proposals", "carries"), ("studies", "begun_from"), ("studies", "first_seed"),
             ("trials", "kept_until"), ("proposals", "asked_tick"), ("proposals", "asked_on"),
             ("proposals", "energy_joules"), ("proposals", "energy_source"),
+            ("studies", "script_name"), ("studies", "script"), ("studies", "script_commit"),
         ):  # fmt: skip
             database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute("PRAGMA writable_schema = ON")

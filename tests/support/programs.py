@@ -90,11 +90,9 @@ def make_own_study(
     home: Path, trainer: dict[str, Any], menu: str = MENU, name: str = "own", **overrides: Any
 ) -> StudyFolder:
     """`decision__max_runs=4` overrides max_runs in [decision]. Nights end without runs that confirm, unless asked."""
-    home.mkdir(exist_ok=True)
-    (home / "menu.toml").write_text(menu, encoding="utf-8")
     overrides = {"decision__confirmation_runs": 0, "decision__baseline_runs": 2, **overrides}
     settings = {key.replace("__", "."): value for key, value in overrides.items()}
-    return create_own_study(home, name, trainer, home / "menu.toml", settings)
+    return create_own_study(home, name, trainer, menu, "menu.toml", settings)
 
 
 class Notes(Observer):

@@ -17,7 +17,8 @@ from autoresearch.morning.report.curves import Curve, curves
 from autoresearch.morning.report.failures import FailureGroup, failures
 from autoresearch.morning.report.knobs import KnobFacts, knobs
 from autoresearch.morning.report.table import Table, table
-from autoresearch.study.folder import StudyFolder, lock_holder
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import lock_holder
 from autoresearch.terminal.meters import MeterLine, meter_lines
 from autoresearch.trial import EPOCH
 from rails import clean

@@ -300,3 +300,12 @@ def m016_proposer_energy(db: Database) -> None:
     db.execute("ALTER TABLE proposals ADD COLUMN energy_joules REAL")
     # nvml, nvml power, estimate, or several joined by +; NULL likewise
     db.execute("ALTER TABLE proposals ADD COLUMN energy_source TEXT")
+
+
+@migrations()
+def m017_script(db: Database) -> None:
+    # the script that the study turns the constants of, as it was then: name and text; NULL: there is none
+    db.execute("ALTER TABLE studies ADD COLUMN script_name TEXT")
+    db.execute("ALTER TABLE studies ADD COLUMN script TEXT")
+    # the commit of the script's own repository that was checked out then; NULL: none, or nothing was committed
+    db.execute("ALTER TABLE studies ADD COLUMN script_commit TEXT")

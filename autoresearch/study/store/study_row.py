@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import suppress
 from typing import Any, Literal
 
+from autoresearch.study.script import Script
 from autoresearch.study.store.rows import Rows, sha256_of
 from autoresearch.trial import Recipe, iso
 
@@ -26,9 +27,10 @@ class StudyRow(Rows):
         commit: str,
         begun_from: tuple[str, int] | None = None,
         first_seed: int = 0,
+        script: Script | None = None,
     ) -> None:
         """The study's row and trial 0, the baseline, whose runs are queued when the study first runs, with seeds from
-        first_seed on. begun_from: study and trial that its recipe comes from."""
+        first_seed on. begun_from: study and trial that its recipe comes from. script: whose constants are its knobs."""
         now = iso(self.clock())
         with self.db.atomic():
             self._insert(
@@ -36,6 +38,8 @@ class StudyRow(Rows):
                 id=1, name=name, created_at=now, settings=settings, menu=menu, menu_sha256=sha256_of(menu),
                 incumbent=0, incumbent_commit=commit, control="run", first_seed=first_seed,
                 begun_from=begun_from and json.dumps(dict(zip(("study", "trial"), begun_from, strict=True))),
+                script_name=script and script.name, script=script and script.text,
+                script_commit=script and script.commit,
             )  # fmt: skip
             tick = self._next_tick()
             self._insert(
@@ -49,6 +53,26 @@ class StudyRow(Rows):
 
     def study(self) -> dict[str, Any]:
         return self._one("SELECT * FROM studies WHERE id = 1")
+
+    def script(self) -> Script | None:
+        study = self.study()
+        return (
+            None if study["script"] is None else Script(study["script_name"], study["script"], study["script_commit"])
+        )
+
+    def begin_again(self, menu: str, script: Script, recipe: Recipe, key: str, commit: str) -> None:
+        """Before the first run: another menu or script, and the baseline that they give."""
+        with self.db.atomic():
+            assert not self._first("SELECT 1 FROM runs"), "numbers hang on the menu"
+            self.db.execute(
+                "UPDATE studies SET menu = ?, menu_sha256 = ?, incumbent_commit = ?", [menu, sha256_of(menu), commit]
+            )
+            self.db.execute(
+                "UPDATE studies SET script_name = ?, script = ?, script_commit = ?",
+                [script.name, script.text, script.commit],
+            )
+            self._update("trials", "number", 0, recipe=json.dumps(recipe), recipe_key=key, commit=commit)
+            self._event("menu", "menu or script were edited before the first run")
 
     def keep_menu(self, menu: str) -> None:
         """For a study from before its menu was kept here; a database that may only be read stays as it is."""

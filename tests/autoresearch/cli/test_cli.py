@@ -13,7 +13,8 @@ from command_line import Command
 from studies import GOOD, MACHINE, change, make_study, run_study
 
 import autoresearch
-from autoresearch.study.folder import RunnerLock, StudyFolder
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import RunnerLock
 
 ROOT = Path(__file__).parents[3]
 

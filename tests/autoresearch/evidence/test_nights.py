@@ -17,7 +17,8 @@ from autoresearch.morning.report.facts import facts
 from autoresearch.morning.report.markdown import markdown
 from autoresearch.proposers import make_proposer
 from autoresearch.proposers.classic import ScriptedProposer
-from autoresearch.study.folder import RunnerLock, StudyFolder
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import RunnerLock
 from autoresearch.terminal.outcome import show_outcome
 from autoresearch.trial import History, Proposal
 

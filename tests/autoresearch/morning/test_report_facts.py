@@ -17,7 +17,8 @@ from autoresearch.facts import to_json
 from autoresearch.morning.report.curves import thin
 from autoresearch.morning.report.detail import VerdictRow, detail, details
 from autoresearch.morning.report.facts import ReportFacts, facts
-from autoresearch.study.folder import RunnerLock, StudyFolder
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import RunnerLock
 
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e"
 

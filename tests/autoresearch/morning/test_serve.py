@@ -100,7 +100,7 @@ def test_facts_are_computed_and_sent_once_per_change(
 
 
 def test_a_runner_that_starts_or_dies_is_a_change(client: httpx.Client, home: Path) -> None:
-    from autoresearch.study.folder import RunnerLock
+    from autoresearch.study.lock import RunnerLock
 
     assert not client.get("/facts.json").json()["study"]["running"]
     with RunnerLock(home / "one"):

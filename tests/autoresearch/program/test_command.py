@@ -16,6 +16,7 @@ from studies import is_running, wait_until
 from autoresearch.config import EnergySettings, TrainerSettings
 from autoresearch.program import told
 from autoresearch.study.requests import PLAIN_COMMAND
+from autoresearch.study.script import Script
 from autoresearch.workers.launcher import Finished, Progress
 from autoresearch.workers.local import LocalLauncher
 from rails import load_menu
@@ -45,7 +46,8 @@ class Runs:
         run = self.folder / "runs" / "0001-3"
         budget: dict[str, float] = {"steps": 10}
         run.mkdir(parents=True, exist_ok=True)
-        program = told.tell(settings, RECIPE, 3, budget, run)
+        text = Script.read(told.script_of(settings)).at(RECIPE)["train.py"] if settings.script else None
+        program = told.tell(settings, RECIPE, 3, budget, run, text)
         request = RunRequest(
             "0001-3", RECIPE, 3, budget, "", str(run / "result.json"), program=program, stop_above=stop_above or []
         )

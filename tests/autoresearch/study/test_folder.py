@@ -21,14 +21,13 @@ from autoresearch.config import PRESETS
 from autoresearch.errors import StudyBusy, UserError
 from autoresearch.study import folder as folder_module
 from autoresearch.study.folder import (
-    RunnerLock,
     StudyFolder,
     continue_study,
     create_study,
     home,
-    lock_holder,
     study_names,
 )
+from autoresearch.study.lock import RunnerLock, lock_holder
 from autoresearch.study.store import Store
 from autoresearch.study.workspace import Workspace
 from autoresearch.workers.machine import Machine
@@ -247,7 +246,7 @@ def test_a_bad_menu_in_a_preset_leaves_nothing(tmp_path: Path, monkeypatch: pyte
 HOLDER = """
 import sys
 from pathlib import Path
-from autoresearch.study.folder import RunnerLock
+from autoresearch.study.lock import RunnerLock
 with RunnerLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -17,7 +17,8 @@ from autoresearch import words
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.meters import measure
 from autoresearch.evidence.status import status
-from autoresearch.study.folder import RunnerLock, StudyFolder
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import RunnerLock
 from autoresearch.terminal.bars import RunBars
 from autoresearch.terminal.meters import meter_lines, meters_view
 from autoresearch.terminal.outcome import show_outcome
