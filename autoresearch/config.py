@@ -95,6 +95,10 @@ class TrainerSettings(Table):
         return self
 
     @property
+    def metric(self) -> Metric:
+        return Metric.other(self.score, self.unit, not self.lower_is_better)
+
+    @property
     def words(self) -> list[str]:
         return shlex.split(self.command) if isinstance(self.command, str) else self.command
 
@@ -232,10 +236,7 @@ class Settings(Table):
     @property
     def metric(self) -> Metric:
         """What this study's runs are scored by."""
-        own = self.trainer
-        if own is None:
-            return VAL_BPB
-        return Metric(own.score, own.unit, own.unit or own.score, not own.lower_is_better, has_test=False)
+        return self.trainer.metric if self.trainer else VAL_BPB
 
     @property
     def whole_budget(self) -> dict[str, float]:

@@ -7,9 +7,10 @@ model is cleaned here; where it is shown it is still set as text, never as marku
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
-from autoresearch.metric import VAL_BPB, Metric
+from autoresearch.metric import VAL_BPB, Metric, decimals_of
 from autoresearch.trial import Recipe, Value
 from rails import clean
 
@@ -21,10 +22,12 @@ JOULES_PER_WATT_HOUR = 3600.0
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 # Two runs whose FLOPs differ by less spent the same: budgets are cut to whole steps.
 SAME_COMPUTE = 0.01
+# Of a score, before it is shown with a power of ten; and of a gain, before it is taken for a slip.
+MOST_DECIMALS, MOST_DIGITS = 8, 7
 
 
 def bpb(score: float | None, metric: Metric = VAL_BPB) -> str:
-    """ "2.8175", "93.2100 %"."""
+    """ "2.8175", "93.210 %"."""
     return plus_minus(score, None, metric)
 
 
@@ -34,12 +37,31 @@ def nats(loss: float) -> str:
 
 
 def plus_minus(value: float | None, half_interval: float | None, metric: Metric = VAL_BPB) -> str:
-    """ "2.8175 ± 0.0145": a score, with half of its 95 % interval and its unit; without a metric also a gain whose
-    direction is told in words."""
+    """ "2.8175 ± 0.0145": a score, with half of its 95 % interval and its unit."""
+    return (
+        NONE if value is None else f"{difference(metric.turned(value), half_interval, metric)} {metric.unit}".rstrip()
+    )
+
+
+def difference(value: float | None, half_interval: float | None = None, metric: Metric = VAL_BPB) -> str:
+    """ "0.0321 ± 0.0145": a gain whose direction is told in words, a deviation, what luck was worth."""
     if value is None:
         return NONE
-    half = "" if half_interval is None else f" ± {half_interval:.4f}"
-    return f"{metric.turned(value):.4f}{half} {metric.unit}".rstrip()
+    half = "" if half_interval is None else f" ± {_number(half_interval, metric)}"
+    return f"{_number(value, metric)}{half}"
+
+
+def exact(score: float, metric: Metric = VAL_BPB) -> str:
+    """ "2.817512": a score for programs to read, without its unit."""
+    return _number(metric.turned(score), metric, more=2)
+
+
+def _number(value: float, metric: Metric, sign: str = "", more: int = 0) -> str:
+    """With the metric's decimals; with a power of ten where these are many."""
+    decimals = (decimals_of(value) if metric.decimals is None else metric.decimals) + more
+    if value and decimals > MOST_DECIMALS + more:
+        return f"{value:{sign}.{max(0, decimals + math.floor(math.log10(abs(value))))}e}"
+    return f"{value:{sign}.{decimals}f}"
 
 
 def score(value: float | None, half_interval: float | None, n_runs: int, metric: Metric = VAL_BPB) -> str:
@@ -52,23 +74,31 @@ def column(metric: Metric) -> str:
     return f"{metric.name} ± 95 %"
 
 
-def gain(value: float | None, low: float | None = None, high: float | None = None) -> str:
+def gains_are(metric: Metric) -> str:
+    """ "bits per byte below": what a gain counts, before what it is against."""
+    return f"{metric.gain_unit} {'above' if metric.higher_is_better else 'below'}"
+
+
+def gain(value: float | None, low: float | None = None, high: float | None = None, metric: Metric = VAL_BPB) -> str:
     """ "+0.0321 [+0.0100, +0.0542]": positive is better. Without the interval where none is known."""
     if value is None:
         return NONE
-    if abs(value) >= 1000:  # a model's slip
+    if metric.decimals is not None and abs(value) >= 10 ** (MOST_DIGITS - metric.decimals):  # a model's slip
         return f"{value:+.3g}"
-    return f"{value:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "")
+    shown = [_number(part, metric, "+") for part in (value, low, high) if part is not None]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if len(shown) == 3 else shown[0]
 
 
-def improvement(value: float, low: float | None = None, high: float | None = None) -> str:
+def improvement(value: float, low: float | None = None, high: float | None = None, metric: Metric = VAL_BPB) -> str:
     """ "better by +0.0321 [+0.0100, +0.0542]", "worse by +0.0500"; where the interval holds 0: "not surely better:
     -0.0035 [-0.0475, +0.0404]"."""
     if low is None or high is None:
-        return f"better by {gain(value)}" if value >= 0 else f"worse by {gain(-value)}"
+        return f"{'better' if value >= 0 else 'worse'} by {gain(abs(value), metric=metric)}"
     if low <= 0 <= high:
-        return f"not surely better: {gain(value, low, high)}"
-    return f"better by {gain(value, low, high)}" if value > 0 else f"worse by {gain(-value, -high, -low)}"
+        return f"not surely better: {gain(value, low, high, metric)}"
+    if value > 0:
+        return f"better by {gain(value, low, high, metric)}"
+    return f"worse by {gain(-value, -high, -low, metric)}"
 
 
 def percent(share: float | None) -> str:

@@ -98,7 +98,7 @@ def _require_unchanged(text: str, script: Script, recipe: Recipe, where: str) ->
 
 
 def _message(evidence: Evidence, script: Script, path: str) -> str:
-    trial, baseline, metric = evidence.incumbent, evidence.baseline, evidence.folder.settings.metric
+    trial, baseline, metric = evidence.incumbent, evidence.baseline, evidence.folder.metric
     names = {knob: constant.name for knob, constant in script.constants().items()}
     before = {names[knob]: value for knob, value in baseline.recipe.items()}
     after = {names[knob]: value for knob, value in trial.recipe.items()}

@@ -15,13 +15,13 @@ from autoresearch.errors import UserError
 def status(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """Where the study stands: baseline, incumbent, noise, energy, what is in flight."""
     from autoresearch.evidence.status import status
-    from autoresearch.facts import to_json
+    from autoresearch.facts import to_json, told
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.status import status_view
 
     found = status(open_study(name, home))
     if as_json:
-        print(to_json(found, indent=1))
+        print(to_json(told(found, found.metric), indent=1))
     else:
         make_console().print(status_view(found))
 
@@ -31,13 +31,13 @@ def trials(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """All trials, one line each."""
     from autoresearch.evidence import Evidence
     from autoresearch.evidence.compute import trial_facts
-    from autoresearch.facts import to_json
+    from autoresearch.facts import to_json, told
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.trials import trials_table
 
     evidence = Evidence(open_study(name, home))
     if as_json:
-        print(to_json([*map(partial(trial_facts, evidence), evidence.trials)], indent=1))
+        print(to_json(told([*map(partial(trial_facts, evidence), evidence.trials)], evidence.metric), indent=1))
     else:
         make_console().print(trials_table(evidence))
 

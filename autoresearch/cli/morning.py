@@ -53,13 +53,13 @@ def serve(
 def inspect(name: Name, as_json: AsJson = False, home: Home = None) -> None:
     """What the search explored, how often it repeated itself, and how much of its best number is luck."""
     from autoresearch.evidence.meters import meters_of
-    from autoresearch.facts import to_json
+    from autoresearch.facts import to_json, told
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.meters import meters_view
 
     meters = meters_of(open_study(name, home))
     if as_json:
-        print(to_json(meters, indent=1))
+        print(to_json(told(meters, meters.metric), indent=1))
     else:
         make_console().print(meters_view(meters))
 
@@ -116,7 +116,7 @@ def promote(
 ) -> None:
     """Train the best recipes for longer, on fresh seeds: does the ranking hold before anyone pays for a big run?"""
     from autoresearch.evidence.longer_runs import longer_runs
-    from autoresearch.facts import to_json
+    from autoresearch.facts import to_json, told
     from autoresearch.morning.promote import promote
     from autoresearch.study.lock import RunnerLock
     from autoresearch.terminal.console import make_console, say
@@ -127,9 +127,9 @@ def promote(
         ended = promote(study, console, top=top, budget_factor=budget_factor, seeds=seeds)
     found = longer_runs(study)
     if as_json:
-        print(to_json(found, indent=1))
+        print(to_json(told(found, study.metric), indent=1))
     else:
-        console.print(longer_runs_view(found))
+        console.print(longer_runs_view(found, study.metric))
         say(console, f"Ended: {ended}.")
 
 

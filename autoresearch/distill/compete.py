@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from autoresearch.distill.held import Answer, State, states_of
 from autoresearch.distill.outcome import Outcome
 from autoresearch.distill.race import Figures, PairTest, compared, figures, verdict
 from autoresearch.distill.racers import Racer, Spec, asked_again
+from autoresearch.errors import UserError
+from autoresearch.facts import ABSENT_IF_USUAL
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.study.folder import StudyFolder
 
 TEACHER, AGAIN = "teacher", "teacher again"
@@ -33,6 +36,7 @@ class Race:
     tests: list[PairTest]
     answers: list[dict[str, Any]]
     outcome: Outcome | None = None
+    metric: Metric = field(default=VAL_BPB, metadata=ABSENT_IF_USUAL)
 
     @property
     def columns(self) -> list[Figures]:
@@ -75,7 +79,9 @@ def race(
     progress: Callable[[str], None] = lambda _: None,
 ) -> Race:
     """The same studies, proposers and seed give the same, times and energy aside, as far as the proposers repeat
-    themselves. Raises UserError for a study without a held-out proposal, or without the language model it takes."""
+    themselves. Raises UserError for a study without a held-out proposal or the language model it takes, and for studies
+    of unlike metrics."""
+    metric = one_metric(folders)
     states = [state for folder in folders for state in states_of(folder, hold_out)]
     asking = Asking({folder.name: folder for folder in folders}, seed)
     for spec in specs:  # before anybody is asked anything
@@ -116,7 +122,19 @@ def race(
             }
             for place, state in enumerate(states)
         ],
+        metric=metric,
     )
+
+
+def one_metric(folders: Sequence[StudyFolder]) -> Metric:
+    """What all of the studies are scored by. Raises UserError where they differ."""
+    first, *others = folders
+    if other := next((folder for folder in others if not folder.metric.is_like(first.metric)), None):
+        raise UserError(
+            f"study {first.name} is scored by {first.metric.name}, {other.name} by {other.metric.name}: what was "
+            "earned in the two cannot be put together; let each race by itself"
+        )
+    return first.metric
 
 
 def _told(answers: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -66,12 +66,21 @@ def make_corpus(folders: Sequence[StudyFolder], terms: Terms) -> Corpus:
         left_out={why: n for why, n in sorted(left_out.items()) if n},
         leaks_found=leaks,
         leaks_left=apart(train, held_out)[1],
-        warnings=warnings(studies, before, terms),
+        warnings=[*_unlike(folders), *warnings(studies, before, terms)],
         too_thin=too_thin(of_train, terms),
         sha256=hashlib.sha256("".join(map(_jsonl, records.values())).encode()).hexdigest(),
     )
     nights = [night for folder in folders if (night := night_of(folder, terms))]
     return Corpus(records, nights, report)
+
+
+def _unlike(folders: Sequence[StudyFolder]) -> list[str]:
+    """Weights are of deviations, and each prompt names what its study is scored by: such a corpus can be learned."""
+    first, *others = (folder.metric for folder in folders)
+    if all(metric.is_like(first) for metric in others):
+        return []
+    names = ", ".join(dict.fromkeys(metric.name for metric in (first, *others)))
+    return [f"the studies are scored by different things: {names}"]
 
 
 def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:

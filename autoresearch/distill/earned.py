@@ -11,7 +11,7 @@ from autoresearch.evidence.evidence import Evidence
 from autoresearch.proposers.known import answer, passes
 from autoresearch.trial import History, Recipe, Trial
 
-LEAST_DEVIATION = 1e-6  # bits per byte, of trainers whose runs repeat to the last bit
+LEAST_DEVIATION = 1e-6  # of the metric's size, of trainers whose runs repeat to the last bit
 
 
 def weight(gain: float, stderr: float, deviation: float) -> float:
@@ -40,7 +40,7 @@ class Earnings:
 
     def __init__(self, evidence: Evidence, until: int) -> None:
         self._evidence, noise = evidence, evidence.noise
-        self._noise = replace(noise, deviation=max(noise.deviation, LEAST_DEVIATION))
+        self._noise = replace(noise, deviation=max(noise.deviation, LEAST_DEVIATION * evidence.metric.size))
         measured = [trial for trial in evidence.trials[:until] if trial.state == "complete" and trial.recipe]
         known = [trial for trial in measured if evidence.key(trial) in evidence.scores]
         self._ranked = sorted((self._at_worst(trial), trial.number) for trial in known)

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from autoresearch.distill.racers import Spec, asked_again
 from autoresearch.distill.real import real_searches
 from autoresearch.distill.searches import REAL, Found, Lead, Search, found_in, leads_in, verdict, winner_of
 from autoresearch.errors import UserError
+from autoresearch.facts import ABSENT_IF_USUAL
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import NOT_ASKED_FOR
 from rails import clean
@@ -53,6 +55,10 @@ class Outcome:
     leads: list[Lead]
     notes: list[str]
     searches: list[Search]
+    metric: Metric = field(default=VAL_BPB, metadata=ABSENT_IF_USUAL)  # of real runs; surrogates are of val_bpb
+
+    def metric_in(self, world: str) -> Metric:
+        return self.metric if world == REAL else VAL_BPB
 
     def runs_in(self, world: str) -> int:
         return self.real_runs if world == REAL else self.runs
@@ -90,7 +96,7 @@ def outcome(
     leads = leads_in(searches, teacher.label, runs)
     said = [verdict(leads, teacher.label, runs, len({search.world for search in searches} - {REAL}))] if nights else []
     found = [each for n, w in ((runs, False), (real, True)) for each in _found(searches, teacher.label, n, w)]
-    said += [_of_real(found, real)] if real else []
+    said += [_of_real(found, real, folders[0].metric)] if real else []
     return Outcome(
         teacher=teacher.label,
         nights=nights,
@@ -102,6 +108,7 @@ def outcome(
         leads=leads,
         notes=notes,
         searches=searches,
+        metric=folders[0].metric,
     )
 
 
@@ -125,9 +132,9 @@ def _found(searches: Sequence[Search], teacher: str, runs: int, is_real: bool) -
     return found_in([search for search in searches if (search.world == REAL) == is_real], teacher, runs)
 
 
-def _of_real(found: Sequence[Found], runs: int) -> str:
+def _of_real(found: Sequence[Found], runs: int, metric: Metric) -> str:
     ends = {each.proposer: each.best[runs] for each in found if each.world == REAL}
-    told = ", ".join(f"{name} {words.bpb(end.mean if end else None)}" for name, end in ends.items())
+    told = ", ".join(f"{name} {words.bpb(end.mean if end else None, metric)}" for name, end in ends.items())
     return (
         f"In real runs, n = 1 night each, nothing is claimed: the incumbents' means after {words.count(runs, 'run')} "
         f"are {told or words.NONE}."

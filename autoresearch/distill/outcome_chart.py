@@ -9,6 +9,7 @@ import altair as alt
 import vl_convert  # noqa: F401  what altair draws SVG with
 
 from autoresearch.distill.searches import REAL, bests, mean_of
+from autoresearch.metric import Metric
 
 if TYPE_CHECKING:
     from autoresearch.distill.outcome import Outcome
@@ -22,15 +23,21 @@ def draw(outcome: Outcome, path: Path) -> None:
     """Writes an SVG file. Bands are 95 % intervals over nights; one night has none."""
     names = list(dict.fromkeys(each.proposer for each in outcome.found))
     worlds = list(dict.fromkeys(each.world for each in outcome.found))
-    panels = [_panel(_points(outcome, world), names, world) for world in worlds]
+    panels = [_panel(_points(outcome, world), names, world, outcome.metric_in(world)) for world in worlds]
     chart: Any = alt.hconcat(*panels)
     chart.configure_view(stroke=None).configure(background="white").save(str(path), format="svg")
 
 
 def _points(outcome: Outcome, world: str) -> list[dict[str, Any]]:
-    runs = outcome.runs_in(world)
+    runs, turned = outcome.runs_in(world), outcome.metric_in(world).turned
     return [
-        {"who": each.proposer, "runs": place + 1, "mean": found.mean, "low": found.low, "high": found.high}
+        {
+            "who": each.proposer,
+            "runs": place + 1,
+            "mean": turned(found.mean),
+            "low": None if found.low is None else turned(found.low),
+            "high": None if found.high is None else turned(found.high),
+        }
         for each in outcome.found
         if each.world == world
         for place, nights in enumerate(bests(outcome.searches, each.proposer, world, runs).T)
@@ -38,12 +45,12 @@ def _points(outcome: Outcome, world: str) -> list[dict[str, Any]]:
     ]
 
 
-def _panel(points: list[dict[str, Any]], names: list[str], world: str) -> Any:
+def _panel(points: list[dict[str, Any]], names: list[str], world: str, metric: Metric) -> Any:
     scale = alt.Scale(domain=names, range=COLOURS)
     colour = alt.Color("who:N", title=None, sort=names, scale=scale, legend=alt.Legend(symbolOpacity=1))
     base = alt.Chart(alt.Data(values=points)).encode(alt.X("runs:Q", title="runs"), colour)
     is_real, scale = world == REAL, alt.Scale(zero=False)
-    y = "val_bpb of the incumbent" if is_real else "true val_bpb"
+    y = f"{metric.name} of the incumbent" if is_real else f"true {metric.name}"
     band = base.mark_area(opacity=0.15).encode(alt.Y("low:Q", title=y, scale=scale), alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2).encode(alt.Y("mean:Q", title=y, scale=scale))
     return alt.layer(*([] if is_real else [band]), line).properties(

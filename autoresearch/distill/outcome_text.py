@@ -10,6 +10,7 @@ from rich.console import Console
 from autoresearch import words
 from autoresearch.distill import tables
 from autoresearch.distill.searches import REAL, Found, Mean
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.terminal.console import say
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ def _parts(outcome: Outcome) -> Iterator[tuple[str, list[Found], Rows]]:
     for world in dict.fromkeys(each.world for each in outcome.found):
         found = [each for each in outcome.found if each.world == world]
         title = "Real runs, n = 1 night each" if world == REAL else f"Surrogate: {world}"
-        yield title, found, _rows(outcome, list(found[0].best))
+        yield title, found, _rows(outcome, outcome.metric_in(world), list(found[0].best))
 
 
-def _rows(outcome: Outcome, marks: list[int]) -> Rows:
+def _rows(outcome: Outcome, metric: Metric, marks: list[int]) -> Rows:
     teacher = outcome.teacher
     return {
-        **{f"val_bpb after {words.count(runs, 'run')}": _after(runs) for runs in marks},
+        **{f"{metric.name} after {words.count(runs, 'run')}": _after(runs, metric) for runs in marks},
         f"runs to the level of {teacher}": _to_teacher,
-        f"better than {teacher}, bits per byte": lambda each: _gain(each.gain),
+        f"better than {teacher}, {metric.gain_unit}": lambda each: _gain(each.gain, metric),
         "p": lambda each: words.NONE if each.p is None else f"{each.p:.3f}",
         "failed": lambda each: tables.share(each.failed),
         "blocked": lambda each: tables.share(each.blocked),
@@ -57,18 +58,18 @@ def _rows(outcome: Outcome, marks: list[int]) -> Rows:
     }
 
 
-def _after(runs: int) -> Callable[[Found], str]:
-    return lambda each: _mean(each.best[runs])
+def _after(runs: int, metric: Metric) -> Callable[[Found], str]:
+    return lambda each: _mean(each.best[runs], metric)
 
 
-def _mean(found: Mean | None) -> str:
+def _mean(found: Mean | None, metric: Metric) -> str:
     if found is None:
         return words.NONE
-    return words.plus_minus(found.mean, None if found.high is None else found.high - found.mean)
+    return words.plus_minus(found.mean, None if found.high is None else found.high - found.mean, metric)
 
 
-def _gain(found: Mean | None) -> str:
-    return words.gain(None) if found is None else words.gain(found.mean, found.low, found.high)
+def _gain(found: Mean | None, metric: Metric = VAL_BPB) -> str:
+    return words.gain(None) if found is None else words.gain(found.mean, found.low, found.high, metric)
 
 
 def _to_teacher(each: Found) -> str:
@@ -87,7 +88,7 @@ def _notes(outcome: Outcome) -> list[str]:
             "handed over, with 95 % intervals over nights."
         )
     if outcome.real_runs:
-        lines.append("Real runs: val_bpb is the mean over the runs of what was the incumbent then.")
+        lines.append(f"Real runs: {outcome.metric.name} is the mean over the runs of what was the incumbent then.")
     lines.append(
         f"The level of {outcome.teacher} is its mean after all runs; told is the median night. Differences are paired "
         "by night, p is Wilcoxon's; a bucket is a tenth of a knob's range on its scale, or a choice."

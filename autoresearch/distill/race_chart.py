@@ -11,6 +11,7 @@ import vl_convert  # noqa: F401  what altair draws SVG with
 
 from autoresearch.distill.race import Figures
 from autoresearch.evidence.shares import Share
+from autoresearch.metric import VAL_BPB, Metric
 
 COLOURS = ["#0072b2", "#d55e00"]  # Okabe and Ito's
 SHAPES = ["circle", "square"]
@@ -18,7 +19,7 @@ ONE, MODE = "one sample", "mode of several"
 WIDTH, ROW_HEIGHT = 220, 34
 
 
-def draw(columns: Sequence[Figures], path: Path) -> None:
+def draw(columns: Sequence[Figures], path: Path, metric: Metric = VAL_BPB) -> None:
     """Writes an SVG file. A figure that nobody knows has no point."""
     shares = [
         point
@@ -43,7 +44,8 @@ def draw(columns: Sequence[Figures], path: Path) -> None:
         _panel([point for point in shares if point["title"] == title], names, title, scale, "%") for title in titles
     ]
     if earned:
-        panels.append(_panel(earned, names, "earned where measured, bits per byte", alt.Scale(zero=True), "+.3~f"))
+        title = f"earned where measured, {metric.gain_unit}"
+        panels.append(_panel(earned, names, title, alt.Scale(zero=True), "+.3~f"))
     chart = alt.concat(*panels, columns=2).configure_view(stroke=None).configure(background="white")
     chart.save(str(path), format="svg")
 

@@ -14,52 +14,58 @@ from autoresearch.distill.compete import Race
 from autoresearch.distill.race import Earned, Figures, PairTest
 from autoresearch.errors import UserError
 from autoresearch.facts import to_json
+from autoresearch.metric import Metric
 from autoresearch.terminal.console import say
 
 OUTCOME_CHART = "race-outcome.svg"
-ROWS: dict[str, Callable[[Figures], str]] = {
-    "states": lambda each: str(each.states),
-    "valid": lambda each: tables.share(each.valid),
-    "valid, all samples": lambda each: f"{each.valid_of_all.hits} of {each.valid_of_all.n}",
-    "blocked, all samples": lambda each: tables.counts(each.blocked),
-    "same knobs": lambda each: tables.share(each.one.same_knobs),
-    "same knobs, mode": lambda each: tables.share(each.mode.same_knobs),
-    "one knob or more in common": lambda each: tables.share(each.one.shared_knob),
-    "one knob or more in common, mode": lambda each: tables.share(each.mode.shared_knob),
-    "exact match": lambda each: tables.share(each.one.exact),
-    "exact match, mode": lambda each: tables.share(each.mode.exact),
-    "measured": lambda each: tables.share(each.earned.known),
-    "earned where measured, bits per byte": lambda each: _earned(each.earned),
-    "entropy over knobs, bits (uniform)": lambda each: (
-        f"{each.diversity.knob_entropy:.2f} ({each.diversity.knob_entropy_uniform:.2f})"
-    ),
-    "entropy over (knob, value), bits (uniform)": lambda each: (
-        f"{each.diversity.pair_entropy:.2f} ({each.diversity.pair_entropy_uniform:.2f})"
-    ),
-    "most frequent": lambda each: (
-        f"{each.diversity.most_frequent}: {words.percent(each.diversity.most_frequent_share)}"
-        if each.diversity.most_frequent
-        else words.NONE
-    ),
-    "proposed by, all samples": lambda each: tables.counts(each.by),
-    "seconds a proposal, median": lambda each: words.figure(each.seconds, 2),
-    "joules a proposal": lambda each: (
-        f"{words.figure(each.joules, 2)} ({'+'.join(each.energy_sources)})" if each.joules is not None else words.NONE
-    ),
-}
 
 
 def show(race: Race, console: Console) -> None:
-    tables.show(console, [column.name for column in race.columns], race.columns, ROWS)
+    tables.show(console, [column.name for column in race.columns], race.columns, _rows(race.metric))
     for line in [*_notes(race), *(_test(test) for test in race.tests), race.verdict]:
         say(console, line)
     if race.outcome:
         outcome_text.show(race.outcome, console)
 
 
+def _rows(metric: Metric) -> dict[str, Callable[[Figures], str]]:
+    return {
+        "states": lambda each: str(each.states),
+        "valid": lambda each: tables.share(each.valid),
+        "valid, all samples": lambda each: f"{each.valid_of_all.hits} of {each.valid_of_all.n}",
+        "blocked, all samples": lambda each: tables.counts(each.blocked),
+        "same knobs": lambda each: tables.share(each.one.same_knobs),
+        "same knobs, mode": lambda each: tables.share(each.mode.same_knobs),
+        "one knob or more in common": lambda each: tables.share(each.one.shared_knob),
+        "one knob or more in common, mode": lambda each: tables.share(each.mode.shared_knob),
+        "exact match": lambda each: tables.share(each.one.exact),
+        "exact match, mode": lambda each: tables.share(each.mode.exact),
+        "measured": lambda each: tables.share(each.earned.known),
+        f"earned where measured, {metric.gain_unit}": lambda each: _earned(each.earned, metric),
+        "entropy over knobs, bits (uniform)": lambda each: (
+            f"{each.diversity.knob_entropy:.2f} ({each.diversity.knob_entropy_uniform:.2f})"
+        ),
+        "entropy over (knob, value), bits (uniform)": lambda each: (
+            f"{each.diversity.pair_entropy:.2f} ({each.diversity.pair_entropy_uniform:.2f})"
+        ),
+        "most frequent": lambda each: (
+            f"{each.diversity.most_frequent}: {words.percent(each.diversity.most_frequent_share)}"
+            if each.diversity.most_frequent
+            else words.NONE
+        ),
+        "proposed by, all samples": lambda each: tables.counts(each.by),
+        "seconds a proposal, median": lambda each: words.figure(each.seconds, 2),
+        "joules a proposal": lambda each: (
+            f"{words.figure(each.joules, 2)} ({'+'.join(each.energy_sources)})"
+            if each.joules is not None
+            else words.NONE
+        ),
+    }
+
+
 def markdown(race: Race) -> str:
     lines = [f"# A race on {words.count(race.teacher.states, 'held-out state')}", "", race.verdict, ""]
-    lines += tables.markdown([column.name for column in race.columns], race.columns, ROWS)
+    lines += tables.markdown([column.name for column in race.columns], race.columns, _rows(race.metric))
     lines += ["", *(f"- {tables.plain(line)}" for line in _notes(race))]
     tests = [
         [test.measure, test.first, test.second, str(test.only_first), str(test.only_second), *_ps(test)]
@@ -85,7 +91,7 @@ def write(race: Race, out: Path) -> None:
             made = Path(beside)
             (made / "race.json").write_text(to_json(race, indent=1) + "\n", encoding="utf-8")
             (made / "race.md").write_text(markdown(race), encoding="utf-8")
-            draw(race.columns, made / "race.svg")
+            draw(race.columns, made / "race.svg", race.metric)
             if race.outcome:
                 draw_outcome(race.outcome, made / OUTCOME_CHART)
             for file in sorted(made.iterdir()):
@@ -110,8 +116,8 @@ def _notes(race: Race) -> list[str]:
     return lines + [f"{column.name}: {note}" for column in race.columns for note in column.notes]
 
 
-def _earned(earned: Earned) -> str:
-    return words.gain(earned.mean, earned.low, earned.high)
+def _earned(earned: Earned, metric: Metric) -> str:
+    return words.gain(earned.mean, earned.low, earned.high, metric)
 
 
 def _ps(test: PairTest) -> list[str]:

@@ -81,7 +81,7 @@ def _row(folder: StudyFolder, trial: Trial, earnings: Earnings, terms: Terms, au
         # Reasons are for the change that they were given for.
         reason = target.hypothesis if target.changes == changes else ""
         delta = -better.comparison.improvement
-    text = answer(changes, reason, delta)
+    text = answer(changes, reason, delta, known.metric)
     verdict = gate(text, known.recipe, known.menu, known.tried, known.limits)
     if not verdict.passed:
         return f"not taken by the {verdict.rail} rail"

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.proposers.conversation import printable, rendered, safe
 from autoresearch.proposers.prompt import ONE_FORM, render
 from autoresearch.trial import History, Recipe
@@ -46,7 +47,7 @@ def variants(history: History, most: int, rng: random.Random) -> tuple[str, ...]
     return tuple(found)[1:]
 
 
-def answer(changes: Recipe, reason: str, expected_delta: float | None) -> str:
+def answer(changes: Recipe, reason: str, expected_delta: float | None, metric: Metric = VAL_BPB) -> str:
     """The wire format that the rails take, with a reason as the schema of an answer has it; where none was given, one
     that any model could give."""
     told: dict[str, object] = {"changes": changes}
@@ -55,7 +56,7 @@ def answer(changes: Recipe, reason: str, expected_delta: float | None) -> str:
         told = {"knob": knob, "new_value": value}
     told["reason"] = _reason(reason) or OTHER_REASON.format(knobs=", ".join(changes))[:MOST_OF_A_REASON]
     if expected_delta is not None:
-        told["expected_delta"] = round(expected_delta, 6)
+        told["expected_delta"] = round(expected_delta, metric.places + 2)
     return json.dumps(told, ensure_ascii=False)
 
 

@@ -93,10 +93,10 @@ class Evidence:
     def imported(self) -> bool:
         return self.source is not None
 
-    @property
+    @cached_property
     def metric(self) -> Metric:
         """What the study's runs are scored by."""
-        return self.folder.settings.metric
+        return self.folder.metric
 
     @property
     def budget(self) -> Mapping[str, float] | None:

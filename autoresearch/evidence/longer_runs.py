@@ -11,6 +11,7 @@ from autoresearch import words
 from autoresearch.decide import Noise, Runs, compare, pool_noise
 from autoresearch.evidence.context import in_both_windows
 from autoresearch.evidence.evidence import Evidence, order_by_chance, rank_correlation
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.promotions import PromotedRun
 from autoresearch.trial import Recipe, Trial
@@ -88,18 +89,15 @@ class LongerRow:
     context: str = ""  # how it did in the baseline's windows and in its own; empty where they are the same
     verdict: Verdict = "not measured"
 
-    @property
-    def in_the_search(self) -> str:
+    def in_the_search(self, metric: Metric) -> str:
         """ "+0.0801 [+0.0702, +0.0900]"."""
-        return words.gain(self.search_gain, self.search_low, self.search_high)
+        return words.gain(self.search_gain, self.search_low, self.search_high, metric)
 
-    @property
-    def for_longer(self) -> str:
-        return words.gain(self.long_gain, self.long_low, self.long_high)
+    def for_longer(self, metric: Metric) -> str:
+        return words.gain(self.long_gain, self.long_low, self.long_high, metric)
 
-    @property
-    def on_the_test_text(self) -> str:
-        return words.gain(self.test_gain, self.test_low, self.test_high)
+    def on_the_test_text(self, metric: Metric) -> str:
+        return words.gain(self.test_gain, self.test_low, self.test_high, metric)
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def _facts(evidence: Evidence, factor: float, runs: Sequence[PromotedRun]) -> Lo
         energy_joules=sum(run.energy_joules for run in runs),
         energy_sources=sorted({run.energy_source for run in runs}),
     )
-    return replace(found, sentence=_sentence(found))
+    return replace(found, sentence=_sentence(found, evidence.metric))
 
 
 def _context(evidence: Evidence, trial: int, val: Mapping[int, Runs], window: Mapping[int, Runs], noise: Noise) -> str:
@@ -294,17 +292,17 @@ def _held(by_chance: float | None, reversed_by_chance: float | None) -> bool | N
     return by_chance < BY_CHANCE
 
 
-def _sentence(longer: LongerRuns) -> str:
+def _sentence(longer: LongerRuns, metric: Metric) -> str:
     candidates = [row for row in longer.rows if row.trial != 0]
     seeds = words.count(len(longer.seeds), "fresh seed")
     said = [f"At {longer.factor:g} times the budget ({longer.budget}) on {seeds}"]
     said[0] += f" {_ranking(longer)}."
     if candidates:
         best = candidates[0]
-        here = "none here" if best.long_gain is None else f"{best.for_longer} here"
+        here = "none here" if best.long_gain is None else f"{best.for_longer(metric)} here"
         said.append(
             f"The best of them in the search, trial {best.trial} ({best.label}): a gain of "
-            f"{best.in_the_search} bits per byte there and {here}: {best.verdict}."
+            f"{best.in_the_search(metric)} {metric.gain_unit} there and {here}: {best.verdict}."
         )
     for verdict in SAID_OF_ALL:
         if trials := [row.trial for row in candidates if row.verdict == verdict]:

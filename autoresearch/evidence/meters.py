@@ -16,7 +16,8 @@ from autoresearch.evidence.evidence import Evidence, rank_correlation
 from autoresearch.evidence.exploration import Asked, Change, Memory, SearchVerdict, judge
 from autoresearch.evidence.proposers import ProposerRecord, proposer_records
 from autoresearch.evidence.student import StudentRecord, student_record
-from autoresearch.facts import ABSENT_IF_NONE
+from autoresearch.facts import ABSENT_IF_NONE, ABSENT_IF_USUAL
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Trial
 from autoresearch.workers.energy import JOULES_PER_KWH
@@ -27,7 +28,7 @@ WINDOW = 10
 UNREADABLE = "?"
 # Fewer forecasts say nothing of whether their order was right.
 FEWEST_FORECASTS = 5
-# What is expected beyond this, in bits per byte, is a slip of a model and no forecast.
+# What is expected beyond this, times the metric's size, is a slip of a model and no forecast.
 MOST_EXPECTED = 100.0
 
 
@@ -111,6 +112,7 @@ class Meters:
     student: StudentRecord | None = field(metadata=ABSENT_IF_NONE)
     verdict: SearchVerdict
     why: str
+    metric: Metric = field(metadata=ABSENT_IF_USUAL)
 
 
 def meters_of(folder: StudyFolder) -> Meters:
@@ -183,11 +185,12 @@ def measure(evidence: Evidence) -> Meters:
         measured_again=again,
         judged_both_ways=[recipe for recipe in again if recipe.kept and recipe.discarded],
         longer_contexts=[*longer_contexts(evidence)],
-        **_forecasts(trials),
+        **_forecasts(trials, evidence.metric),
         proposers=proposer_records(evidence),
         student=student_record(evidence),
         verdict=verdict,
         why=why,
+        metric=evidence.metric,
     )
 
 
@@ -255,12 +258,12 @@ def _luck(evidence: Evidence) -> dict[str, Any]:
     )
 
 
-def _forecasts(trials: Sequence[Trial]) -> dict:
+def _forecasts(trials: Sequence[Trial], metric: Metric) -> dict:
     """How well the proposers' forecasts were met, as changes of val_bpb: negative is better."""
     expected, measured = [], []
     for trial in trials:
         wanted = trial.expected_delta
-        if wanted is not None and abs(wanted) <= MOST_EXPECTED and trial.improvement is not None:
+        if wanted is not None and abs(wanted) <= MOST_EXPECTED * metric.size and trial.improvement is not None:
             expected.append(wanted)
             measured.append(-trial.improvement)
     pairs = list(zip(expected, measured, strict=True))

@@ -59,10 +59,8 @@ def improved(evidence: Evidence) -> str:
     size = abs(gain.value) if gain.is_sure else gain.value
     share = f" ({words.percent(size / abs(baseline.val_bpb))})" if baseline.val_bpb else ""
     where = f" on the text that decides{_test(evidence, gain)}" if metric.has_test else ""
-    return (
-        f"The best recipe, trial {incumbent.trial}'s, is {_compared(gain, ' than the baseline')} {metric.gain_unit}"
-        f"{share}{where}{_fresh(evidence)}{cost}."
-    )
+    better = f"{_compared(gain, metric, ' than the baseline')} {metric.gain_unit}"
+    return f"The best recipe, trial {incumbent.trial}'s, is {better}{share}{where}{_fresh(evidence)}{cost}."
 
 
 def _fresh(evidence: Evidence) -> str:
@@ -71,12 +69,12 @@ def _fresh(evidence: Evidence) -> str:
     return f", in {words.count(n, 'fresh run')} of each" if evidence.is_confirmed else ""
 
 
-def _compared(gain: Gain, than: str = "") -> str:
+def _compared(gain: Gain, metric: Metric, than: str = "") -> str:
     """ "better by 0.0641 ± 0.0225", "worse by 0.0500 ± 0.0180"; of a gain that may be none, with its sign, "not surely
     better: -0.0012 ± 0.0180"."""
     if not gain.is_sure:
-        return f"not surely better{than}: {words.plus_minus(gain.value, gain.half_interval)}"
-    size = words.plus_minus(abs(gain.value), gain.half_interval)
+        return f"not surely better{than}: {words.difference(gain.value, gain.half_interval, metric)}"
+    size = words.difference(abs(gain.value), gain.half_interval, metric)
     return f"{'better' if gain.value > 0 else 'worse'}{than} by {size}"
 
 
@@ -87,7 +85,8 @@ def _kept_gains(evidence: Evidence) -> str:
     if evidence.imported or rule.model_dump(exclude=NO_MATTER) != shipped.model_dump(exclude=NO_MATTER):
         return "how large a gain this study's rule of decision would have kept was not measured"
     mostly, half = (rule.min_improvement + size * evidence.noise.deviation for size in (MOSTLY_KEPT, HALF_KEPT))
-    return f"a gain of {words.bpb(mostly)} is kept in nine of ten cases, one of {words.bpb(half)} in about half"
+    more, less = (words.difference(size, metric=evidence.metric) for size in (mostly, half))
+    return f"a gain of {more} is kept in nine of ten cases, one of {less} in about half"
 
 
 def _test(evidence: Evidence, on_val: Gain) -> str:
@@ -95,8 +94,8 @@ def _test(evidence: Evidence, on_val: Gain) -> str:
     gain = evidence.test_gain()
     if gain is None:
         return " (on an untouched test text it was not measured)"
-    compared = _compared(gain)
-    if compared.split()[0] == _compared(on_val).split()[0] != "not":
+    compared = _compared(gain, evidence.metric)
+    if compared.split()[0] == _compared(on_val, evidence.metric).split()[0] != "not":
         compared = compared.partition(" ")[2]  # "better ... and by": the same word once
     return f" and {compared} on the test text, which no decision read"
 
@@ -105,8 +104,9 @@ def noise(evidence: Evidence) -> str:
     """What one run deviates by, and which gains are kept at that."""
     found, mean = evidence.noise, evidence.mean(evidence.baseline)
     share = f", {words.percent(found.deviation / abs(mean))} of the baseline's" if mean else ""
+    deviation = f"{words.difference(found.deviation, metric=evidence.metric)} {evidence.metric.gain_unit}"
     return (
-        f"One run deviates by {words.bpb(found.deviation)} {evidence.metric.gain_unit}{share} "
+        f"One run deviates by {deviation}{share} "
         f"({found.dof:.0f} degrees of freedom, the prior's included); {_kept_gains(evidence)}."
     )
 
@@ -181,7 +181,7 @@ def not_this(evidence: Evidence, longer: Sequence[LongerRuns]) -> str:
 
 def warnings(evidence: Evidence, meters: Meters) -> list[str]:
     """What a reader should know before trusting the numbers, the gravest first."""
-    found = []
+    found, metric = [], evidence.metric
     if meters.verdict != "researching":
         found.append(f"The search is {meters.verdict}: {meters.why}.")
     if evidence.gain() is not None and not evidence.is_confirmed and not evidence.imported:
@@ -196,23 +196,26 @@ def warnings(evidence: Evidence, meters: Meters) -> list[str]:
         )
     if meters.luck is not None and meters.best_recipe_runs > 1 and meters.measured_again:
         found.append(
-            f"The lowest number, {words.bpb(meters.best_observed)}, is the luckiest of "
+            f"The {metric.best} number, {words.bpb(meters.best_observed, metric)}, is the luckiest of "
             f"{words.count(meters.best_recipe_runs, 'run')} of one recipe; the others' mean is "
-            f"{words.bpb(meters.other_runs_mean)}: the difference, "
-            f"{words.plus_minus(meters.luck, meters.luck_half_interval)}, is luck."
+            f"{words.bpb(meters.other_runs_mean, metric)}: the difference, "
+            f"{words.difference(meters.luck, meters.luck_half_interval, metric)}, is luck."
         )
     if again := meters.measured_again:
-        most = again[0]
+        most, deviation = again[0], words.difference(meters.run_deviation, metric=metric)
+        low, high = sorted((most.low, most.high), key=metric.turned)
         found.append(
             f"{words.count(len(again), 'recipe was', 'recipes were')} measured by more than one trial, most often "
-            f"{most.change}: {words.count(len(most.trials), 'time')}, from {words.bpb(most.low)} to "
-            f"{words.bpb(most.high)}"
-            + (f"; one run deviates by {words.bpb(meters.run_deviation)}." if meters.run_deviation is not None else ".")
+            f"{most.change}: {words.count(len(most.trials), 'time')}, from {words.bpb(low, metric)} to "
+            f"{words.bpb(high, metric)}"
+            + (f"; one run deviates by {deviation}." if meters.run_deviation is not None else ".")
         )
     if told := seed_ignored(evidence):
         found.append(told)
-    if not evidence.metric.has_test:
-        found.append(f"There is no test score: all gains are in the {evidence.metric.name} that decided.")
+    if not metric.has_test:
+        found.append(
+            f"There is no test score: all gains are in the {metric.name} that decided. Fresh runs alone confirm one."
+        )
     if meters.run_deviation is None and meters.trained:
         found.append("No recipe was run twice: the intervals rest on an assumed deviation, not on a measured one.")
     if not evidence.folder.settings.repeatable:

@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from autoresearch.exchange.objects import changes_of, read_answer, read_runs, read_trial, settle
+from autoresearch.exchange.objects import changes_of, read_answer, read_runs, read_settings, read_trial, settle
 from autoresearch.exchange.source import (
     Imported,
     Source,
@@ -14,12 +14,14 @@ from autoresearch.exchange.source import (
     moment,
     real,
     recipe_of,
-    score,
+    score_of,
     table,
     text,
     times,
     whole,
 )
+from autoresearch.facts import kept
+from autoresearch.metric import Metric
 from autoresearch.study.store.imports import Row
 from autoresearch.trial import EPOCH, Recipe, iso
 from autoresearch.untrusted import storable
@@ -39,14 +41,16 @@ def read_jsonl(source: Source) -> Imported:
     head = _object(lines[0].removeprefix("\ufeff"))
     if head is None or not isinstance(head.get("baseline_cfg"), dict):
         raise source.fault(1, "a trajectory begins with an object that holds baseline_val_bpb and baseline_cfg")
-    found = Imported(lines[0], recipe_of(head["baseline_cfg"]), [])
     study = table(head.get("study"))
+    settings, metric = read_settings(study.get("settings"))
+    head = kept(head, metric)
+    found = Imported(lines[0], recipe_of(head["baseline_cfg"]), [], metric=metric)
     found.one_by_one = not study
-    found.settings = table(study.get("settings")) or _settings(found.recipe)
+    found.settings = settings or _settings(found.recipe)
     found.menu_text = study["menu"] if isinstance(study.get("menu"), str) else None
     _add_baseline(found, head)
     for position, line in enumerate(lines[1:], 1):
-        record = _object(line)
+        record = kept(_object(line), metric)
         if record is None and line.strip():
             if position != last:
                 raise source.fault(position + 1, "this is no JSON object: mend or remove the line")
@@ -81,14 +85,14 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def _add_baseline(found: Imported, head: dict[str, Any]) -> None:
-    val_bpb = score(head.get("baseline_val_bpb"))
+    val_bpb = score_of(found.metric)(head.get("baseline_val_bpb"))
     row: Row = {
         "number": 0, "parent": None, "proposer": "baseline", "changes": "{}", "recipe": json.dumps(found.recipe),
         "recipe_key": recipe_key(found.recipe), "hypothesis": "The recipe as it stands.", "state": "complete",
         "reason": "", "decision": None, "val_bpb": val_bpb, "started_at": None,
     }  # fmt: skip
-    row |= read_trial(head.get("trial")) | {"parent": None}
-    runs = read_runs(head.get("runs"), 0)
+    row |= read_trial(head.get("trial"), found.metric) | {"parent": None}
+    runs = read_runs(head.get("runs"), 0, found.metric)
     if runs is None and val_bpb is not None:
         runs = [_run(0, val_bpb=val_bpb)]
     settle(row, runs or [])
@@ -106,7 +110,8 @@ def _add_trial(found: Imported, head: dict[str, Any], record: dict[str, Any], li
     """As the published format has it, and over that what our own export says more exactly."""
     number = len(found.trials)
     proposal, metrics = table(record.get("proposal")), table(record.get("eval_metrics"))
-    state, val_bpb = STAGES[record["stage"]], score(record.get("val_bpb", metrics.get("val_bpb")))
+    state = STAGES[record["stage"]]
+    val_bpb = score_of(found.metric)(record.get("val_bpb", metrics.get("val_bpb")))
     if state == "complete" and val_bpb is None:
         state = "failed"
     knob, several = proposal.get("knob"), proposal.get("changes")
@@ -126,15 +131,16 @@ def _add_trial(found: Imported, head: dict[str, Any], record: dict[str, Any], li
         "expected_delta": real(proposal.get("expected_delta")), "state": state,
         "decision": None if state != "complete" else "keep" if decision == "keep" else "discard",
         "rail": text(record.get("rail"), 40) if state == "blocked" else None,
-        "reason": _reason(state, record, metrics, head), "val_bpb": val_bpb if state == "complete" else None,
+        "reason": _reason(state, record, metrics, head, found.metric),
+        "val_bpb": val_bpb if state == "complete" else None,
         "started_at": started, "finished_at": finished, "source": line,
-        "improvement": baseline - val_bpb if state == "complete" and baseline is not None and val_bpb else None,
+        "improvement": None if state != "complete" or baseline is None or val_bpb is None else baseline - val_bpb,
         "energy_joules": real(metrics.get("energy_joules")), "energy_source": text(metrics.get("energy_source")),
     }  # fmt: skip
-    own = read_trial(record.get("trial"))
+    own = read_trial(record.get("trial"), found.metric)
     row |= own
     row["own"] = bool(own)
-    runs = read_runs(record.get("runs"), number)
+    runs = read_runs(record.get("runs"), number, found.metric)
     if runs is None and trained:
         runs = [_published_run(number, row, recipe, metrics, latency, record)]
     settle(row, runs or [])
@@ -149,11 +155,11 @@ def _add_trial(found: Imported, head: dict[str, Any], record: dict[str, Any], li
     found.proposals.append(answer | read_answer(record.get("answer")) | {"trial": number})
 
 
-def _reason(state: str, record: dict[str, Any], metrics: dict[str, Any], head: dict[str, Any]) -> str:
+def _reason(state: str, record: dict[str, Any], metrics: dict[str, Any], head: dict[str, Any], metric: Metric) -> str:
     if state == "blocked":
         return text(record.get("reason")) or ""
     if state == "failed":
-        return text(metrics.get("error")) or "the source gives no val_bpb"
+        return text(metrics.get("error")) or f"the source gives no {metric.name}"
     gained, asked = real(record.get("improvement_frac")), real(head.get("accept_delta_frac"))
     if gained is None or asked is None:
         return ""

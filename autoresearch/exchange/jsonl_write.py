@@ -8,6 +8,7 @@ from typing import Any
 from autoresearch.exchange.objects import answer_object, run_objects, shared_settings, trial_object
 from autoresearch.exchange.source import moment, verbatim
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
+from autoresearch.facts import told
 from autoresearch.study.folder import StudyFolder
 from rails.patch import unified_diff
 
@@ -25,7 +26,7 @@ def write_jsonl(folder: StudyFolder) -> str:
         lines.append(_line(rows, trial, best))
         best = _best(best, trial.row["val_bpb"])
     lines.append(_tail(rows))
-    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    return "".join(json.dumps(told(line, folder.metric), allow_nan=False) + "\n" for line in lines)
 
 
 def _head(folder: StudyFolder, rows: StudyRows) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def _head(folder: StudyFolder, rows: StudyRows) -> dict[str, Any]:
         "_meta": META,
         "baseline_val_bpb": val_bpb,
         "baseline_cfg": baseline.recipe,
-        "accept_delta_frac": folder.settings.decision.min_improvement / val_bpb if val_bpb else 0.0,
+        "accept_delta_frac": folder.settings.decision.min_improvement / abs(val_bpb) if val_bpb else 0.0,
         "study": {
             "name": rows.study["name"], "created_at": rows.study["created_at"],
             "incumbent": rows.study["incumbent"], "settings": shared_settings(folder.settings),
@@ -70,7 +71,7 @@ def _line(rows: StudyRows, trial: WholeTrial, best: float | None) -> dict[str, A
         if row["state"] == "complete":
             line |= {
                 "val_bpb": row["val_bpb"],
-                "improvement_frac": round(row["improvement"] / reference, 4)
+                "improvement_frac": round(row["improvement"] / abs(reference), 4)
                 if row["improvement"] is not None and reference
                 else None,
                 "decision": "keep" if row["decision"] == "keep" else "revert",
@@ -150,7 +151,7 @@ def _tail(rows: StudyRows) -> dict[str, Any]:
         "baseline_val_bpb": baseline,
         "best_val_bpb": best_bpb,
         "best_proposal": _proposal(best) if best and better else None,
-        "best_improvement_frac": round((baseline - best_bpb) / baseline, 4) if baseline and better else 0.0,
+        "best_improvement_frac": round((baseline - best_bpb) / abs(baseline), 4) if baseline and better else 0.0,
     }
 
 

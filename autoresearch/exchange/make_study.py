@@ -59,10 +59,10 @@ def _settings_text(given: dict[str, Any]) -> str:
     standing = preset.settings.model_dump(mode="json")
     document: Any = tomlkit.parse(preset.settings_text)
     try:
-        for name in SHARED_SETTINGS:
+        for name in (*SHARED_SETTINGS, "trainer"):
             if name == "preset" or name not in given or given[name] == standing[name]:
                 continue
-            if name == "budget" or not isinstance(given[name], dict):
+            if name in ("budget", "trainer") or not isinstance(given[name], dict):
                 document[name] = given[name]
             else:
                 document[name].update(given[name])

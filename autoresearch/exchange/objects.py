@@ -6,8 +6,12 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from autoresearch.config import Settings
-from autoresearch.exchange.source import curve_of, real, score, stamp, table, text, whole
+from pydantic import ValidationError
+
+from autoresearch.config import Settings, TrainerSettings
+from autoresearch.errors import UserError
+from autoresearch.exchange.source import curve_of, real, score, score_of, stamp, table, text, whole
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.study.store.imports import Row
 from autoresearch.study.store.terms import limits_text
 from autoresearch.trial import Recipe
@@ -17,6 +21,9 @@ from trainer.protocol import BUDGET_UNITS, FAILURES, WHOLE_UNITS
 
 Read = Callable[[object], Any]
 # The tables of study.toml that the numbers depend on. The rest is the machine's, and may hold paths and addresses.
+# And of a program of somebody's own: what its numbers are.
+OF_A_PROGRAM = ("score", "unit", "lower_is_better")
+ELSEWHERE = "(run elsewhere)"
 SHARED_SETTINGS = ("preset", "backend", "repeatable", "seed", "budget", "decision", "energy")
 OPEN = ("proposed", "running")
 
@@ -26,7 +33,26 @@ def _word(*allowed: str) -> Read:
 
 
 def shared_settings(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", include=set(SHARED_SETTINGS)) | {"budget": settings.whole_budget}
+    """Of a program of one's own what it is scored by, and no more: its command is the machine's."""
+    shared = settings.model_dump(mode="json", include=set(SHARED_SETTINGS)) | {"budget": settings.whole_budget}
+    own = settings.trainer
+    trainer = {} if own is None else own.model_dump(include=set(OF_A_PROGRAM))
+    return shared | ({"trainer": trainer} if own else {})
+
+
+def read_settings(value: object) -> tuple[dict[str, Any], Metric]:
+    """The tables of study.toml that a source holds, not judged yet, and what its runs are scored by. Raises UserError
+    for a program whose score is none."""
+    settings = {name: entry for name, entry in table(value).items() if name != "trainer"}
+    given = table(value).get("trainer")
+    if not isinstance(given, dict):
+        return settings, VAL_BPB
+    told = {name: entry for name, entry in given.items() if name in OF_A_PROGRAM}
+    try:
+        trainer = TrainerSettings.model_validate({"command": [ELSEWHERE], **told})
+    except ValidationError as error:
+        raise UserError(f"the trajectory's program is told no score: {error.errors()[0]['msg']}") from None
+    return settings | {"trainer": trainer.model_dump(mode="json", exclude_none=True)}, trainer.metric
 
 
 def changes_of(value: object) -> Recipe:
@@ -119,25 +145,30 @@ def answer_object(row: Row) -> dict[str, Any]:
     return _object(row, (name for name in _ANSWER if metered or not name.startswith("energy")))
 
 
-def read_trial(value: object) -> Row:
+def read_trial(value: object, metric: Metric = VAL_BPB) -> Row:
     """The columns that the object has and that are of the right kind."""
-    return _columns(value, _TRIAL, _TRIAL_NEVER_NULL)
+    return _columns(value, _scored(_TRIAL, metric), _TRIAL_NEVER_NULL)
+
+
+def _scored(readers: dict[str, Read], metric: Metric) -> dict[str, Read]:
+    return {name: score_of(metric) if read is score else read for name, read in readers.items()}
 
 
 def read_answer(value: object) -> Row:
     return _columns(value, _ANSWER, _ANSWER_NEVER_NULL)
 
 
-def read_runs(value: object, trial: int) -> list[Row] | None:
+def read_runs(value: object, trial: int, metric: Metric = VAL_BPB) -> list[Row] | None:
     """One row a seed; None where there is no list of runs."""
     if not isinstance(value, list):
         return None
     rows: dict[int, Row] = {}
+    readers = _scored(_RUN, metric)
     for entry in value:
         seed = whole(table(entry).get("seed"))
         if seed is None or seed < 0:
             continue
-        row = {name: read(table(entry).get(name)) for name, read in _RUN.items()}
+        row = {name: read(table(entry).get(name)) for name, read in readers.items()}
         row |= {"trial": trial, "seed": seed, "message": row["message"] or "", "attempts": row["attempts"] or 0}
         row["purpose"] = row["purpose"] or "candidate"
         if row["state"] is None or (row["state"] == "complete" and row["val_bpb"] is None):
@@ -155,7 +186,7 @@ def settle(row: Row, runs: Iterable[Row]) -> None:
     if row["state"] in OPEN:
         row |= {"state": "abandoned", "reason": "still open when the trajectory was exported"}
     row["n_runs"] = sum(run["state"] == "complete" and run["purpose"] != "confirmation" for run in runs)
-    if row["state"] == "complete" and not (row["val_bpb"] and row["n_runs"]):
+    if row["state"] == "complete" and (row["val_bpb"] is None or not row["n_runs"]):
         row["state"] = "failed"
     if row["state"] == "failed":
         row["reason"] = row["reason"] or "the source gives it no measurement"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from autoresearch.exchange.source import moment
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
+from autoresearch.facts import told
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
 from rails import Knob, Menu, RailsError, clean
 
@@ -19,17 +22,24 @@ ATTRIBUTES = (
 
 
 def save_optuna(folder: StudyFolder, out: Path) -> None:
-    """One study that minimizes val_bpb; blocked trials, which were never trained, and open ones are left out."""
+    """One study that makes its metric better; blocked trials, which were never trained, and open ones are left out."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = StudyRows.of(folder)
     storage = optuna.storages.RDBStorage(f"sqlite:///{out}")
-    study = optuna.create_study(storage=storage, study_name=rows.study["name"], direction="minimize")
+    metric = folder.metric
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if metric.higher_is_better else directions.MINIMIZE
+    study = optuna.create_study(storage=storage, study_name=rows.study["name"], direction=direction)
+    if not metric.is_bits_per_byte:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([metric.name])
     study.set_user_attr("made_by", "autoresearch")
     distributions = {name: _distribution(knob) for name, knob in folder.menu.knobs.items()}
     trained = [trial for trial in rows.trials if trial.row["state"] != "blocked" and not trial.is_open]
-    study.add_trials([_trial(trial, folder.menu, distributions) for trial in trained])
+    study.add_trials([_trial(trial, folder.menu, distributions, metric) for trial in trained])
     storage.engine.dispose()
 
 
@@ -45,13 +55,13 @@ def _distribution(knob: Knob) -> Any:
     return FloatDistribution(knob.low, knob.high, log=log)
 
 
-def _trial(trial: WholeTrial, menu: Menu, distributions: dict[str, Any]) -> Any:
+def _trial(trial: WholeTrial, menu: Menu, distributions: dict[str, Any], metric: Metric) -> Any:
     """Optuna's form of a trial; a value that the menu does not admit is an attribute and no parameter."""
     from optuna.trial import TrialState, create_trial
 
     row = trial.row
     attributes = {"trial": trial.number, "state": row["state"], "changes": trial.changes}
-    attributes |= {name: row[name] for name in ATTRIBUTES if row[name] is not None}
+    attributes |= told({name: row[name] for name in ATTRIBUTES if row[name] is not None}, metric)
     if trial.window_bpb is not None:
         attributes["window_bpb"] = trial.window_bpb
     parameters = {}
@@ -65,7 +75,7 @@ def _trial(trial: WholeTrial, menu: Menu, distributions: dict[str, Any]) -> Any:
     complete = row["state"] == "complete"
     made = create_trial(
         state=TrialState.COMPLETE if complete else TrialState.FAIL,
-        value=row["val_bpb"] if complete else None,
+        value=metric.turned(row["val_bpb"]) if complete else None,
         params=parameters,
         distributions={name: distributions[name] for name in parameters},
         user_attrs={name: clean(value, 500) if isinstance(value, str) else value for name, value in attributes.items()},

@@ -7,6 +7,7 @@ import io
 
 from autoresearch import words
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.study.folder import StudyFolder
 from rails import clean
 
@@ -18,14 +19,15 @@ def write(folder: StudyFolder) -> str:
     rows = StudyRows.of(folder)
     stream = io.StringIO()
     table = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    table.writerow(COLUMNS)
+    metric = folder.metric
+    table.writerow(metric.name if column == VAL_BPB.name else column for column in COLUMNS)
     for trial in rows.trials:
         if trial.row["state"] != "blocked" and not trial.is_open:
-            table.writerow(_cells(rows, trial))
+            table.writerow(_cells(rows, trial, metric))
     return stream.getvalue()
 
 
-def _cells(rows: StudyRows, trial: WholeTrial) -> tuple[str, ...]:
+def _cells(rows: StudyRows, trial: WholeTrial, metric: Metric) -> tuple[str, ...]:
     row = trial.row
     # An imported trial has no commit; its recipe's key serves as well to tell recipes apart.
     commit = (row["commit"] or row["recipe_key"] or f"{trial.number:07d}")[:7]
@@ -37,4 +39,5 @@ def _cells(rows: StudyRows, trial: WholeTrial) -> tuple[str, ...]:
     if row["val_bpb"] is None:
         return commit, "0.000000", "0.0", "crash", description
     status = "keep" if trial.number == 0 or row["decision"] == "keep" else "discard"
-    return commit, f"{row['val_bpb']:.6f}", f"{(trial.most('peak_memory_bytes') or 0) / 2**30:.1f}", status, description
+    memory = f"{(trial.most('peak_memory_bytes') or 0) / 2**30:.1f}"
+    return commit, words.exact(row["val_bpb"], metric), memory, status, description

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autoresearch.errors import UserError
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.study.store.imports import Row
 from autoresearch.trial import Recipe, from_iso, iso
 from rails import RailsError, clean, render_recipe
@@ -45,6 +46,7 @@ class Imported:
     menu_text: str | None = None  # None: infer it
     # False for our own, whose times are exact: trials may have been in flight together
     one_by_one: bool = True
+    metric: Metric = VAL_BPB
 
 
 def verbatim(source: Mapping[str, Any], trials: Iterable[Row]) -> str:
@@ -72,6 +74,11 @@ def score(value: object) -> float | None:
     """Bits per byte: above 0."""
     number = real(value)
     return number if number is not None and number > 0 else None
+
+
+def score_of(metric: Metric) -> Callable[[object], float | None]:
+    """Reads a score as it is kept; of other metrics nobody knows where they end."""
+    return score if metric.is_bits_per_byte else real
 
 
 def whole(value: object) -> int | None:

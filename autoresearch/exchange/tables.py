@@ -9,6 +9,8 @@ from typing import Any
 
 from autoresearch.errors import UserError
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
+from autoresearch.facts import told
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
 from rails import clean
 
@@ -20,7 +22,7 @@ FORMULA = ("=", "+", "-", "@")
 
 def csv_text(folder: StudyFolder) -> str:
     """Comma-separated, with a head; text that a spreadsheet would run as a formula gets a ' in front."""
-    columns = _columns(StudyRows.of(folder))
+    columns = _columns(StudyRows.of(folder), folder.metric)
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(columns)
@@ -42,17 +44,19 @@ def save_parquet(folder: StudyFolder, out: Path) -> None:
         from pyarrow import parquet
     except ImportError:
         raise UserError("parquet needs pyarrow: pip install -e '.[data]'") from None
-    parquet.write_table(pyarrow.table(_columns(StudyRows.of(folder))), out)
+    parquet.write_table(pyarrow.table(_columns(StudyRows.of(folder), folder.metric)), out)
 
 
-def _columns(rows: StudyRows) -> dict[str, list[Any]]:
+def _columns(rows: StudyRows, metric: Metric) -> dict[str, list[Any]]:
     """Name -> one value a trial: the columns of `trials`, then of the answer, then over the runs, then the knobs."""
     names = [name for name in rows.trials[0].row if name not in ("recipe", "source")]
-    columns = {name: [trial.row[name] for trial in rows.trials] for name in names}
+    told_rows = [told({name: trial.row[name] for name in names}, metric) for trial in rows.trials]
+    columns = {name: [row[name] for row in told_rows] for name in told_rows[0]}
     columns |= {name: [trial.proposal and trial.proposal[name] for trial in rows.trials] for name in ANSWER}
     columns |= {f"runs_{name}": [trial.total(name) for trial in rows.trials] for name in SUMS}
     columns["runs"] = [len(trial.runs) for trial in rows.trials]
-    columns["window_bpb"] = [trial.window_bpb for trial in rows.trials]
+    if metric.has_test:
+        columns["window_bpb"] = [trial.window_bpb for trial in rows.trials]
     columns["params"] = [trial.most("params") for trial in rows.trials]
     columns["peak_memory_bytes"] = [trial.most("peak_memory_bytes") for trial in rows.trials]
     knobs = dict.fromkeys(knob for trial in rows.trials for knob in trial.recipe)

@@ -12,6 +12,7 @@ from autoresearch.exchange.objects import (
     answer_object,
     read_answer,
     read_runs,
+    read_settings,
     read_trial,
     run_objects,
     settle,
@@ -23,13 +24,15 @@ from autoresearch.exchange.source import (
     Source,
     real,
     recipe_of,
-    score,
+    score_of,
     stamp,
     table,
     text,
     verbatim,
 )
 from autoresearch.exchange.study_rows import StudyRows, WholeTrial
+from autoresearch.facts import kept, told
+from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.store.imports import Row
 from autoresearch.trial import EPOCH, Recipe
@@ -40,6 +43,7 @@ COLUMNS = (
     "exp_id", "timestamp", "specialist", "parent_exp", "baseline_exp", "domain", "hypothesis", "expected_delta",
     "status", "core_metric", "val_bpb", "delta_vs_best", "train_s", "total_s", "job_name", "snapshot_path", "notes",
 )  # fmt: skip
+SCORE = COLUMNS.index("val_bpb")
 # status -> state. What crashed before it trained is failed here too: which rail would have blocked it is not known.
 STATES = {
     "baseline": "complete", "keep": "complete", "discard": "complete", "disqualified": "complete",
@@ -55,7 +59,17 @@ Cells = dict[str, str]  # column -> text
 
 
 def is_tsv17(content: str) -> bool:
-    return content.removeprefix("\ufeff").partition("\n")[0].rstrip("\r").split("\t") == list(COLUMNS)
+    head = _cells_of(content.partition("\n")[0])
+    return len(head) == len(COLUMNS) and head == _head(head[SCORE])
+
+
+def _cells_of(head: str) -> list[str]:
+    return head.removeprefix("\ufeff").rstrip("\r").split("\t")
+
+
+def _head(name: str) -> list[str]:
+    """The columns of scores of that name."""
+    return [*COLUMNS[:SCORE], name, *COLUMNS[SCORE + 1 :]]
 
 
 # --- out ---
@@ -68,7 +82,7 @@ def write(folder: StudyFolder) -> str:
         return verbatim(source, [trial.row for trial in rows.trials])
     stream = io.StringIO()
     lines = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    lines.writerow(COLUMNS)
+    lines.writerow(_head(folder.metric.name))
     best: float | None = None
     for trial in rows.trials:
         if not trial.is_open or trial.number == 0:
@@ -84,7 +98,8 @@ def _id(number: object) -> str:
 
 def _cells(folder: StudyFolder, rows: StudyRows, trial: WholeTrial, best: float | None) -> Cells:
     row = trial.row
-    val_bpb = row["val_bpb"]
+    metric, val_bpb = folder.metric, row["val_bpb"]
+    shown = _shown(None if val_bpb is None else metric.turned(val_bpb))
     cells = {
         "exp_id": _id(trial.number),
         "timestamp": row["finished_at"] or row["started_at"],
@@ -95,9 +110,9 @@ def _cells(folder: StudyFolder, rows: StudyRows, trial: WholeTrial, best: float 
         "hypothesis": row["hypothesis"],
         "expected_delta": _shown(row["expected_delta"]),
         "status": _status(trial),
-        "core_metric": _shown(val_bpb),
-        "val_bpb": _shown(val_bpb),
-        "delta_vs_best": _shown(val_bpb - best if val_bpb is not None and best is not None else None),
+        "core_metric": shown,
+        "val_bpb": shown,
+        "delta_vs_best": _shown(metric.turned(val_bpb - best) if val_bpb is not None and best is not None else None),
         "train_s": _shown(trial.total("train_seconds")),
         "total_s": _shown(trial.total("total_seconds")),
         "job_name": f"{rows.study['name']}/{_id(trial.number)}",
@@ -105,7 +120,9 @@ def _cells(folder: StudyFolder, rows: StudyRows, trial: WholeTrial, best: float 
         "notes": "",
     }
     cells = {name: clean(value, 4000) for name, value in cells.items()}
-    return cells | {"notes": json.dumps(_notes(folder, rows, trial), separators=(",", ":"), allow_nan=False)}
+    return cells | {
+        "notes": json.dumps(told(_notes(folder, rows, trial), metric), separators=(",", ":"), allow_nan=False)
+    }
 
 
 def _shown(value: float | None) -> str:
@@ -152,9 +169,11 @@ def read(source: Source) -> Imported:
             pieces.append((position, chunk))
     first = next((entry for entry in named if entry[2]["status"] == "baseline"), None)
     notes = _read_notes(first[2]) if first else {}
-    found = Imported(chunks[0][0], recipe_of(notes.get("recipe")), [], pieces=pieces)
     study = table(notes.get("study"))
-    found.settings = table(study.get("settings"))
+    settings, metric = read_settings(study.get("settings"))
+    if (head := _cells_of(chunks[0][0]))[SCORE] != metric.name:
+        raise source.fault(1, f"column {clean(head[SCORE], 40)}: the table does not tell which way it is better")
+    found = Imported(chunks[0][0], recipe_of(notes.get("recipe")), [], pieces=pieces, settings=settings, metric=metric)
     found.one_by_one = not study
     if first:
         named.remove(first)
@@ -218,7 +237,10 @@ def _fill(found: Imported, cells: Cells, notes: dict[str, Any], numbers: dict[st
     """The trial's row from its cells, and over that what our own notes say more exactly."""
     row = found.trials[number]
     status = cells["status"]
-    val_bpb = score(_number(cells["val_bpb"])) or score(_number(cells["core_metric"]))
+    metric, notes = found.metric, kept(notes, found.metric)
+    scores = (_number(cells[name]) for name in ("val_bpb", "core_metric"))
+    told_one = (score_of(metric)(None if given is None else metric.turned(given)) for given in scores)
+    val_bpb = next((score for score in told_one if score is not None), None)
     state = STATES[status]
     if state == "complete" and val_bpb is None:
         state = "failed"
@@ -233,9 +255,9 @@ def _fill(found: Imported, cells: Cells, notes: dict[str, Any], numbers: dict[st
     }  # fmt: skip
     if number and state == "complete":
         row["decision"] = "keep" if status == "keep" else "discard" if status != "baseline" else None
-    own = {name: v for name, v in read_trial(notes.get("trial")).items() if name not in IN_TABLE}
+    own = {name: v for name, v in read_trial(notes.get("trial"), metric).items() if name not in IN_TABLE}
     row |= own
-    runs = _runs(row, cells, notes, number)
+    runs = _runs(row, cells, notes, number, metric)
     settle(row, runs)
     row["finished_at"] = row["finished_at"] or row["started_at"]
     if row.get("reference"):
@@ -255,8 +277,8 @@ def _descend(found: Imported, row: Row, own: bool) -> None:
     row["recipe_key"] = recipe_key(recipe) if trained and recipe else None
 
 
-def _runs(row: Row, cells: Cells, notes: dict[str, Any], number: int) -> list[Row]:
-    runs = read_runs(notes.get("runs"), number)
+def _runs(row: Row, cells: Cells, notes: dict[str, Any], number: int, metric: Metric) -> list[Row]:
+    runs = read_runs(notes.get("runs"), number, metric)
     if runs is not None:
         return runs
     if row["state"] in ("blocked", "abandoned"):

@@ -96,6 +96,8 @@ def make_plan(
     hardware: a key of the table. tokens: to train on; None means 20 a parameter. owned: the price of the run is its
     electricity and not the rent. table: another hardware file. Raises UserError for input that means nothing.
     """
+    if folder.settings.trainer:
+        raise UserError(f"study {folder.name} runs a program of its own: a plan counts the FLOPs of our GPT only")
     machines = load_hardware(table)
     if hardware not in machines:
         name = clean(hardware, 60)
@@ -178,7 +180,8 @@ def _recipe(evidence: Evidence, promotions: Sequence[LongerRuns]) -> tuple[Trial
     row = survivor(measured[-1])
     if row is None:
         return evidence.baseline, f"the baseline: no recipe beat it in {longest}"
-    gained = f"better than the baseline by {row.for_longer} bits per byte over {words.count(row.n_runs, 'run')}"
+    gain = f"{row.for_longer(evidence.metric)} {evidence.metric.gain_unit}"
+    gained = f"better than the baseline by {gain} over {words.count(row.n_runs, 'run')}"
     return evidence.trials[row.trial], f"the survivor of {longest} ({row.verdict}): {gained}"
 
 

@@ -131,7 +131,7 @@ class Promotion:
         self.folder, self.machine, self.data_dir = folder, machine, data_dir
         self.crew: Crew[LongRun] = Crew(launcher)
         self.wanted = wanted
-        self.show = _Show(console, wanted, folder.settings.metric)
+        self.show = _Show(console, wanted, folder.metric)
         self._waiting: deque[LongRun] = deque()
         self._signal: str | None = None
 

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.compute import compute
+from autoresearch.facts import told
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer
 from autoresearch.trial import Recipe, Trial
@@ -146,7 +148,8 @@ class Trackers(Observer):
 
     def trial_closed(self, trial: Trial) -> None:
         if self._open:
-            values = measured(Evidence(self.folder), trial).values()
+            evidence = Evidence(self.folder)
+            values = measured(evidence, trial).values(evidence.metric)
             self._each(lambda tracker: tracker.log(trial.number, values))
 
     def close(self) -> None:
@@ -186,9 +189,10 @@ class Measured:
     outcome: str
     recipe: Recipe
 
-    def values(self) -> Values:
+    def values(self, metric: Metric = VAL_BPB) -> Values:
         """By name, flat: those that there are, and recipe/KNOB for each knob that is a number."""
-        known = {name: value for name, value in vars(self).items() if name != "recipe" and value is not None}
+        facts = told(vars(self), metric)
+        known = {name: value for name, value in facts.items() if name != "recipe" and value is not None}
         knobs = {f"recipe/{knob}": float(value) for knob, value in self.recipe.items() if not isinstance(value, str)}
         return {**known, **knobs}
 

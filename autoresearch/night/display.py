@@ -83,9 +83,7 @@ class Display(Observer):
         if self._live:
             self._read()
         else:
-            ending = words.ending(
-                result.val_bpb, result.failure or result.state, result.message, self.folder.settings.metric
-            )
+            ending = words.ending(result.val_bpb, result.failure or result.state, result.message, self.folder.metric)
             self._say(f"{words.run(run.trial, run.seed)}: {ending}")
 
     def trial_closed(self, trial: Trial) -> None:

@@ -30,7 +30,6 @@ class Judge:
     def __init__(self, folder: StudyFolder, workers: int, observer: Observer) -> None:
         self.folder, self.store, self.workspace = folder, folder.store, folder.workspace
         self.rule, self.workers, self.observer = folder.settings.decision, workers, observer
-        self.metric = folder.settings.metric
 
     @property
     def reference(self) -> int:
@@ -89,7 +88,7 @@ class Judge:
             return
         why = (
             f"{words.count(len(fresh), 'fresh run')} of trial {incumbent} and of the baseline say that it is no better "
-            f"({words.improvement(gain)})"
+            f"({words.improvement(gain, metric=self.folder.metric)})"
         )
         keeps, runs = self.store.standing_keeps(), self.store.runs_at_close()
         assert baseline.commit is not None
@@ -97,7 +96,7 @@ class Judge:
             assert trial.commit is not None
             reason, ended = f"{trial.reason}{TAKEN_BACK}{why}", runs[trial.number]
             gain_then = messages.gain_then(trial)
-            message = messages.tag_message(trial, trial.state, "discard", reason, gain_then, ended, self.metric)
+            message = messages.tag_message(trial, trial.state, "discard", reason, gain_then, ended, self.folder.metric)
             self.workspace.tag(trial.number, trial.commit, message, messages.last_moment(trial, ended))
         self.tell_of_git(self.workspace.move_incumbent(baseline.commit, standing["incumbent_commit"]))
         self.store.take_back(keeps, why, baseline.commit)
@@ -172,8 +171,8 @@ class Judge:
         if decision.action == "keep":
             reason = f"{decision.reason}: better than trial {stands.number}'s recipe, which stood by then"
             verdict, merge = "keep", self._merge(trial, at_parent.comparison)
-            carried = messages.carried(stands, messages.gain_then(stands), trial)
-        elif at_parent.action == "keep" and (carried := messages.carried(trial, gain, stands)):
+            carried = messages.carried(stands, messages.gain_then(stands), trial, self.folder.metric)
+        elif at_parent.action == "keep" and (carried := messages.carried(trial, gain, stands, self.folder.metric)):
             helps = f"{at_parent.reason}: it helps on trial {trial.parent}'s recipe"
             verdict, reason = None, f"{helps}, but trial {stands.number}'s stands by now: carried over"
         else:
@@ -239,7 +238,7 @@ class Judge:
     def _merge(self, trial: Trial, comparison: Comparison) -> str:
         assert trial.commit is not None
         runs, before = self.store.runs_now(trial.number), self._trial(trial.parent or 0).recipe
-        message = messages.merge_message(trial, before, messages.gain_of(comparison), runs, self.metric)
+        message = messages.merge_message(trial, before, messages.gain_of(comparison), runs, self.folder.metric)
         standing = self.store.study()["incumbent_commit"]
         return self.workspace.merge(standing, trial.commit, message, messages.last_moment(trial, runs))
 
@@ -265,7 +264,7 @@ class Judge:
         """Git first, then the database in one transaction: after a crash between them the same close comes again."""
         assert trial.commit is not None
         ended, gain = self.store.runs_now(trial.number), messages.gain_of(comparison) if comparison else None
-        message = messages.tag_message(trial, state, decision, reason, gain, ended, self.metric)
+        message = messages.tag_message(trial, state, decision, reason, gain, ended, self.folder.metric)
         self.workspace.tag(trial.number, trial.commit, message, messages.last_moment(trial, ended))
         if merge_commit:
             self.tell_of_git(self.workspace.move_incumbent(merge_commit))

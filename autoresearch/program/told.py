@@ -7,13 +7,15 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from autoresearch.config import TrainerSettings
 from autoresearch.constants import patched, read_constants
 from autoresearch.errors import UserError
-from autoresearch.trial import Recipe, Value
+from autoresearch.metric import VAL_BPB
+from autoresearch.trial import Recipe, Run, Trial, Value
 from autoresearch.workers import nvml
 from rails import Menu, clean, render_recipe
 
@@ -22,6 +24,8 @@ PLACE = "program"
 SEED = "seed"
 # What a command may hold in braces, besides knobs.
 RUN_VALUES = ("seed", "budget", "folder")
+# What exports and JSON call other things of a trial or run.
+TAKEN = {field.name for kind in (Trial, Run) for field in fields(kind)} - {VAL_BPB.name}
 # The language model's key is not the program's.
 KEPT_BACK = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
@@ -94,6 +98,11 @@ def check(trainer: TrainerSettings, menu: Menu) -> None:
     if not beside and shutil.which(first) is None:
         where = f"in {folder} or " if folder else ""
         raise UserError(f"[trainer] command: there is no program {clean(first)!r} {where}on the PATH that may be run")
+    if trainer.score in TAKEN:
+        raise UserError(
+            f"[trainer] score: {trainer.score} is told of every trial besides; give the score another name, and say "
+            "where the program tells it with score_pattern or score_file"
+        )
     for knob in menu.knobs:
         if knob in RUN_VALUES:
             raise UserError(f"the menu's knob {knob} has the name of what each run is told anyway: rename it")

@@ -71,7 +71,7 @@ class Belief:
             ended = words.count(self._known.ended, "recipe")
             reason = f"Of {len(points)} recipes near the best, after {ended}: {promised}."
             recipe = moved(self._space, self._stands, points[which])
-            raw = answer(self._stands, recipe, reason, float(mean[which] - at_present))
+            raw = answer(self._stands, recipe, reason, float(mean[which] - at_present), self._history.metric)
             if passes(raw, self._history):
                 yield Suggestion(raw, recipe, float(mean[which]), float(deviation[which]))
 

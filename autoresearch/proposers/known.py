@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.proposers.space import Space
 from autoresearch.trial import History, Proposal, Recipe, Trial
 from rails import Menu, RailsError, Value, gate
@@ -137,14 +138,16 @@ def moved(space: Space, stands: Recipe, point: Sequence[float]) -> Recipe:
     return {name: stands[name] if before == after else value for (name, value), before, after in there}
 
 
-def answer(stands: Recipe, candidate: Recipe, reason: str, expected: float | None = None) -> str:
+def answer(
+    stands: Recipe, candidate: Recipe, reason: str, expected: float | None = None, metric: Metric = VAL_BPB
+) -> str:
     changes = _changes(stands, candidate)
     told: dict[str, object] = {"changes": changes, "reason": reason}
     if len(changes) == 1:
         ((name, value),) = changes.items()
         told = {"knob": name, "new_value": value, "reason": reason}
     if expected is not None:
-        told["expected_delta"] = round(expected, 6)
+        told["expected_delta"] = round(expected, metric.places + 2)
     return json.dumps(told)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from autoresearch import words
+from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.proposers.lineage import mean_gain
 from autoresearch.trial import Lesson, Trial, Value
 from rails import Knob, Menu
@@ -19,9 +20,9 @@ def standing(lessons: Iterable[Lesson], trials: Sequence[Trial], menu: Menu) -> 
     return [lesson for lesson in last.values() if contradicted(lesson, trials, menu) is None]
 
 
-def contradicted(lesson: Lesson, trials: Sequence[Trial], menu: Menu) -> str | None:
+def contradicted(lesson: Lesson, trials: Sequence[Trial], menu: Menu, metric: Metric = VAL_BPB) -> str | None:
     """What later trials say against it, in words; None: nothing."""
-    return denial(lesson, later(lesson, trials), trials, menu)
+    return denial(lesson, later(lesson, trials), trials, menu, metric)
 
 
 def later(lesson: Lesson, trials: Iterable[Trial]) -> list[Trial]:
@@ -29,7 +30,9 @@ def later(lesson: Lesson, trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.number > lesson.trials[-1]]
 
 
-def denial(lesson: Lesson, chosen: Iterable[Trial], trials: Sequence[Trial], menu: Menu) -> str | None:
+def denial(
+    lesson: Lesson, chosen: Iterable[Trial], trials: Sequence[Trial], menu: Menu, metric: Metric = VAL_BPB
+) -> str | None:
     """Those of the chosen trials, in words, that moved its knob that way and nothing else, where the 95 % interval of
     their mean gain lies beyond zero on the wrong side; None: it does not."""
     alone = [trial for trial in chosen if trial.changes.keys() == {lesson.knob} and trial.improvement is not None]
@@ -46,7 +49,7 @@ def denial(lesson: Lesson, chosen: Iterable[Trial], trials: Sequence[Trial], men
         return None
     told = f"{words.plural(len(moved), 'trial says', 'trials say')} otherwise"
     numbers = words.numbers(trial.number for trial in moved)
-    return f"{told} ({numbers}): gain {words.gain(mean, mean - half, mean + half)}"
+    return f"{told} ({numbers}): gain {words.gain(mean, mean - half, mean + half, metric)}"
 
 
 def _is(move: str, knob: Knob, before: Value | None, after: Value) -> bool:

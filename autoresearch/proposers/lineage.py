@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from autoresearch import words
+from autoresearch.metric import Metric
 from autoresearch.trial import History, Lesson, Recipe, Trial
 from rails import Knob, Value, clean
 
 TOKENS = 3000
 BYTES_PER_TOKEN = 3  # of words and signs: rather too few
 NORMAL_95 = 1.96
+A_SLIP = 1000.0  # of a forecast, times the size of the metric
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class _Lineage:
         self.by_number = {trial.number: trial for trial in self.trials}
 
     def text(self) -> str:
-        name, better = self.history.metric.name, "higher" if self.history.metric.higher_is_better else "lower"
+        name, better = self.history.metric.name, self.history.metric.better
         parts: tuple[tuple[str, Callable[[], list[str]]], ...] = (
             (f"How the recipe that stands came about (gain: how much {better} {name} is than before)", self._chain),
             (f"Best recipes so far ({name} with its 95 % interval)", self._leaders),
@@ -86,8 +88,8 @@ class _Lineage:
         shown = kept[-self.detail.steps :]
         if between := kept[: len(kept) - len(shown)]:
             gain = sum(trial.improvement or 0.0 for trial in between)
-            lines.append(f"- {words.count(len(between), 'keep')} after it: gains that add up to {words.gain(gain)}")
-        return lines + [f"- trial {trial.number}: {self._change(trial)}: {_gain(trial)}" for trial in shown]
+            lines.append(f"- {words.count(len(between), 'keep')} after it: gains that add up to {self._gained(gain)}")
+        return lines + [f"- trial {trial.number}: {self._change(trial)}: {self._gain(trial)}" for trial in shown]
 
     def _ancestors(self) -> list[Trial]:
         """Of the recipe that stands, itself among them and without the baseline; oldest first."""
@@ -120,13 +122,13 @@ class _Lineage:
             groups.setdefault(trial.changes[knob.name], []).append(trial)
         order = sorted(groups, key=lambda value: (-len(groups[value]), groups[value][0].number))
         for value in sorted(order[: self.detail.values], key=_place):
-            yield f"{clean(words.value(value), 40)}: {_effect(groups[value])}"
+            yield f"{clean(words.value(value), 40)}: {_effect(groups[value], self.history.metric)}"
         if rest := sorted(order[self.detail.values :], key=_place):
             merged = [trial for value in rest for trial in groups[value]]
             low, high = (clean(words.value(value), 40) for value in (rest[0], rest[-1]))
             ends = f" from {low} to {high}" if len(rest) > 1 else f", {low}"
             noun = "other value" if self.detail.values else "value"
-            yield f"{words.count(len(rest), noun)}{ends}: {_effect(merged)}"
+            yield f"{words.count(len(rest), noun)}{ends}: {_effect(merged, self.history.metric)}"
 
     def _failures(self) -> list[str]:
         kinds: dict[str, list[Trial]] = {}
@@ -142,7 +144,7 @@ class _Lineage:
     def _carried(self) -> list[str]:
         carried = [trial for trial in self.trials if trial.outcome == "carried"]
         shown = carried[-self.detail.steps :]
-        lines = [f"- trial {trial.number}: {self._change(trial)}: {_gain(trial)}" for trial in shown]
+        lines = [f"- trial {trial.number}: {self._change(trial)}: {self._gain(trial)}" for trial in shown]
         more = len(carried) - len(shown)
         return lines + ([f"- and {words.count(more, 'earlier one')}"] if more else [])
 
@@ -164,15 +166,17 @@ class _Lineage:
         pairs = [
             (trial.expected_delta, -trial.improvement)
             for trial in self.trials
-            if trial.expected_delta is not None and trial.improvement is not None and abs(trial.expected_delta) < 1000
+            if trial.expected_delta is not None
+            and trial.improvement is not None
+            and abs(trial.expected_delta) < A_SLIP * self.history.metric.size
         ]
         if not pairs:
             return []
         too_hopeful = sum(expected < measured for expected, measured in pairs)
         off = fmean(abs(expected - measured) for expected, measured in pairs)
         return [
-            f"- {words.count(len(pairs), 'forecast')}: off by {words.bpb(off)} on average, "
-            f"{too_hopeful} of them too hopeful"
+            f"- {words.count(len(pairs), 'forecast')}: off by "
+            f"{words.difference(off, metric=self.history.metric)} on average, {too_hopeful} of them too hopeful"
         ]
 
     def _lessons(self) -> list[str]:
@@ -185,10 +189,10 @@ class _Lineage:
 
     def _outcome(self, trial: Trial) -> str:
         if trial.state == "complete":
-            told = f"{self._score(trial)}, {_gain(trial)}"
+            told = f"{self._score(trial)}, {self._gain(trial)}"
             if trial.expected_delta is not None and trial.improvement is not None:
                 # Both as changes of val_bpb, as they were asked for.
-                measured, expected = words.gain(-trial.improvement), words.gain(trial.expected_delta)
+                measured, expected = self._gained(-trial.improvement), self._gained(trial.expected_delta)
                 told += f", delta {measured} where {expected} was expected"
             return f"{told}: {trial.outcome}."
         reason = clean(trial.reason, self.detail.text)
@@ -202,6 +206,14 @@ class _Lineage:
         half = None if deviation is None else NORMAL_95 * deviation / max(1, trial.n_runs) ** 0.5
         return words.score(trial.val_bpb, half, trial.n_runs, self.history.metric)
 
+    def _gain(self, trial: Trial) -> str:
+        if trial.improvement is None:
+            return "compared with nothing"
+        return f"gain {self._gained(trial.improvement, trial.improvement_low, trial.improvement_high)}"
+
+    def _gained(self, value: float, low: float | None = None, high: float | None = None) -> str:
+        return words.gain(value, low, high, self.history.metric)
+
     def _change(self, trial: Trial) -> str:
         parent = self.by_number.get(trial.parent or 0)
         changed = words.change(trial.changes, parent.recipe if parent else {})
@@ -214,12 +226,6 @@ class _Lineage:
         before: Recipe = self.trials[0].recipe
         changes = {name: value for name, value in trial.recipe.items() if before.get(name) != value}
         return clean(words.change(changes, before), 3 * self.detail.text) or self._change(trial)
-
-
-def _gain(trial: Trial) -> str:
-    if trial.improvement is None:
-        return "compared with nothing"
-    return f"gain {words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)}"
 
 
 def lesson_claim(lesson: Lesson) -> str:
@@ -240,17 +246,19 @@ def mean_gain(trials: Sequence[Trial]) -> tuple[float, float | None]:
     return fmean(trial.improvement or 0.0 for trial in trials), half
 
 
-def _effect(trials: Sequence[Trial]) -> str:
+def _effect(trials: Sequence[Trial], metric: Metric) -> str:
     """The mean gain of trials that changed one knob, with its interval as if they were independent; and how many
     changed others too, or have none."""
     alone = [trial for trial in trials if trial.improvement is not None and len(trial.changes) == 1]
     parts = []
     if alone:
         mean, half = mean_gain(alone)
-        parts.append(words.gain(mean, *((mean - half, mean + half) if half is not None else ())) + f" n={len(alone)}")
+        low, high = (None, None) if half is None else (mean - half, mean + half)
+        parts.append(f"{words.gain(mean, low, high, metric)} n={len(alone)}")
     joint = [trial for trial in trials if trial.improvement is not None and len(trial.changes) > 1]
     if joint:
-        parts.append(f"with others {words.gain(fmean(trial.improvement or 0.0 for trial in joint))} n={len(joint)}")
+        mean = fmean(trial.improvement or 0.0 for trial in joint)
+        parts.append(f"with others {words.gain(mean, metric=metric)} n={len(joint)}")
     others = Counter(words.state(trial.outcome) for trial in trials if trial.improvement is None)
     parts += [f"{kind} n={n}" for kind, n in sorted(others.items())]
     return ", ".join(parts)

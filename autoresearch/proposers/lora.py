@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 NEEDS = ("transformers", "peft", "llguidance")
 MOST_ROUNDS = 3  # of candidates, where the rails block all of one
-DIGITS = 4  # of a forecast, after the point
 # Proposals made without the model before it is tried again: what failed once costs its time again.
 TRIALS_BETWEEN_ATTEMPTS = 5
 # Adapters of several hundred megabytes on bases of several gigabytes: who asks for the same one shares it.
@@ -191,7 +190,7 @@ def _as_read(text: str, history: History) -> str:
         told["changes"] = {name: value(name, given) for name, given in told["changes"].items()}
     else:
         told["new_value"] = value(told["knob"], told["new_value"])
-    return json.dumps({**told, "expected_delta": round(told["expected_delta"], DIGITS)})
+    return json.dumps({**told, "expected_delta": round(told["expected_delta"], history.metric.places)})
 
 
 def _attempt(

@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import Any
 
 from autoresearch import words
-from autoresearch.metric import VAL_BPB
 from autoresearch.proposers.lineage import TOKENS, lineage
 from autoresearch.proposers.space import readable
 from autoresearch.trial import History
@@ -22,8 +21,9 @@ MOST_WHOLE = 64  # values of a whole-number knob that are named one by one
 MANTISSAS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 STEPS = 20
 STEP_MANTISSAS = (1.0, 2.0, 2.5, 5.0, 10.0)
-DELTAS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # forecasts, in bits per byte
-MOST_DELTA = 1.0
+# Forecasts, as shares of the metric's size.
+DELTAS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+LITTLE, MOST_DELTA = 0.01, 1.0
 
 INSTRUCTIONS = """\
 {aim}
@@ -31,8 +31,8 @@ INSTRUCTIONS = """\
 Deterministic checks judge the form of your answer, then the change is trained with several seeds and kept only if the
 gain is beyond the run-to-run noise. Learn from the trials below: do not repeat a recipe that was tried, follow up what
 helped, and say in one sentence why your change should help.
-Forecast it too: expected_delta is the change of {name} that you expect, in {unit}, negative when better (-0.01:
-0.01 {better}). Forecasts are shown below beside what was measured.
+Forecast it too: expected_delta is the change of {name} that you expect, in {unit}, negative when better (-{little}:
+{little} {better}). Forecasts are shown below beside what was measured.
 {form}"""
 AIM = "You improve the recipe of a small GPT pretraining run. Lower validation bits per byte (val_bpb) is better."
 OTHER_AIM = "You improve the recipe of a program that trains or tunes something. {better} {name} is better."
@@ -54,15 +54,16 @@ def instructions(history: History, candidates: int = 1) -> str:
             f"Answer with {candidates} different candidates, the best first, in one JSON object, nothing around it:\n"
             f'{{"candidates": [<candidate>, ...]}}\nwhere a candidate is\n{forms}'
         )
-    metric, better = history.metric, "higher" if history.metric.higher_is_better else "lower"
-    other = OTHER_AIM.format(better=better.capitalize(), name=metric.name)
+    metric = history.metric
+    other = OTHER_AIM.format(better=metric.better.capitalize(), name=metric.name)
     return INSTRUCTIONS.format(
-        aim=AIM if metric == VAL_BPB else other,
+        aim=AIM if metric.is_bits_per_byte else other,
         task=ONE_TASK if most == 1 else SEVERAL_TASK.format(most=most),
         form=form,
         name=metric.name,
         unit=metric.gain_unit,
-        better=better,
+        better=metric.better,
+        little=f"{LITTLE * metric.size:g}",
     )
 
 
@@ -85,7 +86,9 @@ def render(history: History, lineage_tokens: int | None = TOKENS, *, outlook: st
         rules.append(f"- a run takes at most {menu.max_compute_ratio:g} times the FLOPs of the baseline's")
     budget = words.budget(history.limits.budget) if history.limits.budget else "not set"
     noise = (
-        f" Run-to-run deviation of {history.metric.name}: {words.bpb(history.deviation)}." if history.deviation else ""
+        f" Run-to-run deviation of {history.metric.name}: {words.difference(history.deviation, metric=history.metric)}."
+        if history.deviation
+        else ""
     )
     learned = "" if lineage_tokens is None else lineage(history, lineage_tokens)
     parts = [
@@ -115,9 +118,11 @@ def answer_schema(history: History, *, grid: bool = False, candidates: int = 1) 
         forms.append({"changes": {"anyOf": several}})
     if not forms:
         forms = [_one(name, _values(knob, None, grid)) for name, knob in knobs.items()]
-    delta: dict[str, Any] = {"type": "number", "minimum": -MOST_DELTA, "maximum": MOST_DELTA}
+    bound = MOST_DELTA * history.metric.size
+    delta: dict[str, Any] = {"type": "number", "minimum": -bound, "maximum": bound}
     if grid:
-        delta = {"enum": [*(-delta for delta in reversed(DELTAS)), 0.0, *DELTAS]}
+        deltas = [float(f"{share * history.metric.size:g}") for share in DELTAS]
+        delta = {"enum": [*(-delta for delta in reversed(deltas)), 0.0, *deltas]}
     ending = {"reason": {"type": "string", "pattern": REASON_PATTERN}, "expected_delta": delta}
     answer: dict[str, Any] = {"anyOf": [_object({**form, **ending}) for form in forms]}
     if candidates > 1:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from autoresearch import words
-from autoresearch.metric import VAL_BPB
 from autoresearch.proposers.completion import Answer, NoAnswer
 from autoresearch.proposers.endpoint import ChatEndpoint
 from autoresearch.proposers.forms import Forms
@@ -55,9 +54,8 @@ def is_due(history: History) -> bool:
 
 def instructions(history: History) -> str:
     metric = history.metric
-    better = "higher" if metric.higher_is_better else "lower"
-    other = OTHER_AIM.format(better=better, name=metric.name)
-    return f"{AIM if metric == VAL_BPB else other}\n{TASK}"
+    other = OTHER_AIM.format(better=metric.better, name=metric.name)
+    return f"{AIM if metric.is_bits_per_byte else other}\n{TASK}"
 
 
 class Reflector:
@@ -196,6 +194,6 @@ def _lesson(said: object, history: History) -> Lesson:
     lesson = Lesson(knob, move, effect, tuple(sorted(set(numbers))), text)
     own = [trial for trial in history.trials if trial.number in lesson.trials]
     for trials in (own, later(lesson, history.trials)):
-        if why := denial(lesson, trials, history.trials, history.menu):
+        if why := denial(lesson, trials, history.trials, history.menu, history.metric):
             raise ValueError(f"{lesson_claim(lesson)}, but {why}")
     return lesson

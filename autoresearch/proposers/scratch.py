@@ -101,9 +101,9 @@ class ScratchProposer:
 def _change(candidate: Candidate, history: History, space: Space, stands: Recipe, known: Known) -> _Change | None:
     """None where the rails would block it."""
     recipe = moved(space, stands, candidate.point)
-    promised = words.plus_minus(candidate.mean, NORMAL_95 * candidate.deviation)
+    promised = words.plus_minus(candidate.mean, NORMAL_95 * candidate.deviation, history.metric)
     reason = f"Of the recipes that a taught decoder samples, after {words.count(known.ended, 'recipe')}: {promised}."
-    raw = answer(stands, recipe, reason, candidate.delta)
+    raw = answer(stands, recipe, reason, candidate.delta, history.metric)
     return _Change(candidate, recipe, raw) if recipe != stands and passes(raw, history) else None
 
 

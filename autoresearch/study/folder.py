@@ -19,6 +19,7 @@ import tomlkit
 from autoresearch.config import Settings, load_settings
 from autoresearch.decide import Noise, Runs, pool_noise
 from autoresearch.errors import UserError
+from autoresearch.metric import Metric
 from autoresearch.program import told
 from autoresearch.study.preset import Preset, load_preset, own_preset, preset_names
 from autoresearch.study.script import Script
@@ -86,6 +87,14 @@ class StudyFolder:
         if self._noise is None or self._noise[0] is not scores:
             self._noise = scores, pool_noise(scores.values(), self.settings.decision)
         return self._noise[1]
+
+    @property
+    def metric(self) -> Metric:
+        """What the runs are scored by, shown with the decimals that the baseline's score asks for."""
+        metric = self.settings.metric
+        if metric.decimals is None and (baseline := self.store.trial(0)) is not None:
+            return metric.sized(baseline.val_bpb)
+        return metric
 
     @property
     def vocab_size(self) -> int | None:
@@ -251,10 +260,9 @@ def repeat_study(home: Path, name: str, before: StudyFolder, overrides: Mapping[
     """A study that begins as another one began: its baseline, settings and menu. Raises UserError as `create_study`
     does, and for an import whose source does not tell what a run may spend."""
     source, baseline = before.store.study()["source"], before.store.trial(0)
-    if baseline is None or (source and not json.loads(source)["budget_known"]):
-        raise UserError(
-            f"study {before.name} cannot be begun again: what it was imported from tells no budget of a run"
-        )
+    if baseline is None or (source and (before.settings.trainer or not json.loads(source)["budget_known"])):
+        lacks = "program" if before.settings.trainer else "budget of a run"
+        raise UserError(f"study {before.name} cannot be begun again: what it was imported from tells no {lacks}")
     return _found(home, name, _as_before(before), baseline.recipe, overrides, utc_now, script=before.script)
 
 

@@ -79,7 +79,7 @@ def _history(
         menu=folder.menu,
         recipe=trials[parent].recipe,
         trials=trials,
-        tried=_tried(trials, folder.settings.metric),
+        tried=_tried(trials, folder.metric),
         limits=limits,
         deviation=deviation,
         scores=scores,
@@ -87,7 +87,7 @@ def _history(
         tick=tick,
         lessons=standing(folder.store.lessons(len(trials)), trials, folder.menu),
         reflected=folder.store.reflected(len(trials)),
-        metric=folder.settings.metric,
+        metric=folder.metric,
     )
 
 

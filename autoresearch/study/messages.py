@@ -25,19 +25,20 @@ def commit_message(number: int, changes: Recipe, before: Recipe, proposer: str, 
 def merge_message(trial: Trial, before: Recipe, gain: Gain, runs: Sequence[Run], metric: Metric = VAL_BPB) -> str:
     scores = _scores(runs)
     mean = sum(scores) / len(scores)
+    change, better = words.change(trial.changes, before), words.gain(*gain, metric)
     return (
-        f"keep trial {trial.number}: {words.change(trial.changes, before)}: "
-        f"{metric.name} {words.bpb(mean, metric)}, better by {words.gain(*gain)}, {words.count(len(scores), 'run')}"
+        f"keep trial {trial.number}: {change}: {metric.name} {words.bpb(mean, metric)}, better by {better}, "
+        f"{words.count(len(scores), 'run')}"
     )
 
 
-def carried(helped: Trial, gain: Gain, onto: Trial) -> tuple[int, str] | None:
+def carried(helped: Trial, gain: Gain, onto: Trial, metric: Metric = VAL_BPB) -> tuple[int, str] | None:
     """A trial's number, and the proposal that makes its change again on another recipe, as the rails read one: two
     changes that help apart need not help together. None where the other has changed the same knobs."""
     changes = {
         knob: value for knob, value in helped.changes.items() if knob not in onto.changes and onto.recipe[knob] != value
     }
-    better = f"better by {words.gain(*gain)} on trial {helped.parent}'s recipe"
+    better = f"better by {words.gain(*gain, metric)} on trial {helped.parent}'s recipe"
     reason = f"Trial {helped.number}'s change, {better}, made again here."
     if not changes:
         return None
@@ -59,7 +60,7 @@ def tag_message(
     scores = _scores(runs)
     joules = sum(run.energy_joules or 0.0 for run in runs)
     sources = "+".join(sorted({run.energy_source for run in runs if run.energy_source})) or "none"
-    score = f"{metric.turned(sum(scores) / len(scores)):.6f}" if scores and state == "complete" else "none"
+    score = words.exact(sum(scores) / len(scores), metric) if scores and state == "complete" else "none"
     return "\n".join(
         [
             f"trial {trial.number}: {decision or state}",
@@ -68,7 +69,7 @@ def tag_message(
             f"decision: {decision or 'none'}",
             f"{metric.name}: {score}",
             f"runs: {len(scores)}",
-            f"improvement: {words.gain(*gain) if gain else 'none'}",
+            f"improvement: {words.gain(*gain, metric) if gain else 'none'}",
             f"energy_joules: {joules:.1f} ({sources})",
             f"reason: {clean(reason)}",
         ]

@@ -37,7 +37,7 @@ def put_right(folder: StudyFolder) -> list[str]:
 
 
 def _put_right(folder: StudyFolder) -> list[str]:
-    store, workspace, metric = folder.store, folder.workspace, folder.settings.metric
+    store, workspace, metric = folder.store, folder.workspace, folder.metric
     workspace.clear_the_way()
     there = workspace.references("refs/tags/trial", "refs/trials", BRANCH)
     trials, runs = [trial for trial in store.trials() if trial.commit], store.runs_at_close()
@@ -98,8 +98,8 @@ def _objects(folder: StudyFolder, trials: Sequence[Trial], runs: Mapping[int, Se
     for trial in (by_number[number] for number in folder.store.merged()):
         ended, gain = runs.get(trial.number, []), _gain(trial)
         if ended and gain:
-            before_it, metric = by_number[trial.parent or 0].recipe, folder.settings.metric
-            message = messages.merge_message(trial, before_it, gain, ended, metric)
+            before_it = by_number[trial.parent or 0].recipe
+            message = messages.merge_message(trial, before_it, gain, ended, folder.metric)
             when = messages.last_moment(trial, ended)
             for before in (standing, baseline):  # where the keeps before it were taken back the baseline stood
                 parents = [before, str(trial.commit)]

@@ -19,7 +19,7 @@ def lessons_text(study: StudyFolder, number: int) -> str:
     stand = standing(study.store.lessons(), trials, study.menu)
 
     def fate(lesson: Lesson) -> str:
-        if why := contradicted(lesson, trials, study.menu):
+        if why := contradicted(lesson, trials, study.menu, study.metric):
             return why
         return "stands" if lesson in stand else "a later lesson took its place"
 

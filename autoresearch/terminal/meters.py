@@ -16,6 +16,7 @@ from autoresearch.evidence.proposers import ProposerRecord
 from autoresearch.evidence.sentences import verdicts
 from autoresearch.evidence.shares import Average, Share
 from autoresearch.evidence.student import RaceShown, StudentRecord
+from autoresearch.metric import Metric
 from autoresearch.proposers.share import OPTIMIZER
 from rails import clean
 
@@ -50,6 +51,7 @@ def meters_view(meters: Meters) -> RenderableType:
 
 def meter_lines(m: Meters) -> Iterator[MeterLine]:
     """All that there is something to tell of, in the order of a person's questions. Values of knobs may be hostile."""
+    metric = m.metric
     yield MeterLine("proposals", f"{m.proposals:,}", f"{m.trained} trained, {m.blocked} blocked, {m.failed} failed")
     untouched = f"never turned: {', '.join(m.untouched)}" if m.untouched else "all of the menu"
     yield MeterLine("knobs turned", f"{m.knobs_touched} of {m.knobs_on_menu}", untouched)
@@ -73,38 +75,39 @@ def meter_lines(m: Meters) -> Iterator[MeterLine]:
         yield MeterLine("blocked", f"{m.blocked:,}", f"by rail: {rails}")
     if m.run_deviation is not None:
         spare = words.count(m.run_deviation_dof, "repeated run")
-        yield MeterLine(
-            "run to run", f"± {words.bpb(m.run_deviation)}", f"one recipe's runs deviate by this, from {spare}"
-        )
+        deviation = words.difference(m.run_deviation, metric=metric)
+        yield MeterLine("run to run", f"± {deviation}", f"one recipe's runs deviate by this, from {spare}")
     if m.gain is not None:
         per_kwh = f"; {words.figure(m.gain_per_kwh)} per kWh" if m.gain_per_kwh is not None else ""
-        yield MeterLine("gain", words.plus_minus(m.gain, m.gain_half_interval), f"bits per byte{per_kwh}")
+        yield MeterLine("gain", words.difference(m.gain, m.gain_half_interval, metric), f"{metric.gain_unit}{per_kwh}")
     if m.best_observed is not None:
-        yield MeterLine("luck in the lowest number", words.plus_minus(m.luck, m.luck_half_interval), _luck(m))
+        luck = words.difference(m.luck, m.luck_half_interval, metric)
+        yield MeterLine(f"luck in the {metric.best} number", luck, _luck(m))
     if m.forecasts:
         order = m.forecast_rank_correlation
-        note = f"went the way that was expected, {words.bpb(m.forecast_error)} off on average"
+        off = words.difference(m.forecast_error, metric=metric)
+        note = f"went the way that was expected, {off} off on average"
         ranked = f", rank correlation {order:+.2f}" if order is not None else ""
         yield MeterLine("forecasts", f"{m.forecasts_right} of {m.forecasts}", note + ranked)
     for record in m.proposers if len(m.proposers) > 1 else []:
-        yield MeterLine(f"by {record.name}", words.count(record.proposals, "proposal"), _earned(record))
+        yield MeterLine(f"by {record.name}", words.count(record.proposals, "proposal"), _earned(record, metric))
     if m.student:
-        yield from _student(m.student)
+        yield from _student(m.student, metric)
     if m.judged_both_ways:
         more = len(m.judged_both_ways) - MOST_NAMED
         named = "; ".join(map(verdicts, m.judged_both_ways[:MOST_NAMED])) + (f"; and {more} more" if more > 0 else "")
         yield MeterLine("judged both ways", words.count(len(m.judged_both_ways), "recipe"), named)
 
 
-def _student(of: StudentRecord) -> Iterator[MeterLine]:
+def _student(of: StudentRecord, metric: Metric) -> Iterator[MeterLine]:
     """What was taught, in its night and in its race."""
     race = of.race
     raced = f"; in its race {_share(race.valid)}{_noise(of.valid_as_raced)}" if race and race.valid else ""
     yield MeterLine(f"{of.name} was valid", _share(of.valid), f"of its proposals passed the rails{raced}")
-    optimizers = f", {_average(of.optimizers)} by {OPTIMIZER}" if of.optimizers.n else ""
-    raced = f"; in its race {_average(race.earned)}{_noise(of.earned_as_raced)}" if race and race.earned else ""
-    note = f"bits per byte a proposal that was measured{optimizers}{raced}"
-    yield MeterLine(f"{of.name} earned", _average(of.earned), note)
+    optimizers = f", {_average(of.optimizers, metric)} by {OPTIMIZER}" if of.optimizers.n else ""
+    raced = f"; in its race {_average(race.earned, metric)}{_noise(of.earned_as_raced)}" if race and race.earned else ""
+    note = f"{metric.gain_unit} a proposal that was measured{optimizers}{raced}"
+    yield MeterLine(f"{of.name} earned", _average(of.earned, metric), note)
     if race is None:
         yield MeterLine("its race", "none to compare with", f"{of.folder} holds no race.json that can be read")
     else:
@@ -123,19 +126,19 @@ def _share(of: Share) -> str:
     return words.share(of.hits, of.n, of.low, of.high)
 
 
-def _average(of: Average) -> str:
-    return f"{words.gain(of.mean, of.low, of.high)} (n = {of.n})" if of.n else f"{words.NONE} (n = 0)"
+def _average(of: Average, metric: Metric) -> str:
+    return f"{words.gain(of.mean, of.low, of.high, metric)} (n = {of.n})" if of.n else f"{words.NONE} (n = 0)"
 
 
 def _noise(is_within: bool | None) -> str:
     return "" if is_within is None else f", the difference {'within' if is_within else 'beyond'} noise"
 
 
-def _earned(record: ProposerRecord) -> str:
+def _earned(record: ProposerRecord, metric: Metric) -> str:
     """What one proposer's ideas came to."""
-    parts = [f"{record.kept} kept", f"gain {words.plus_minus(record.gain, record.gain_half_interval)}"]
+    parts = [f"{record.kept} kept", f"gain {words.difference(record.gain, record.gain_half_interval, metric)}"]
     for each, of in (
-        (words.bpb(record.gain_per_trial), "trial"),
+        (words.difference(record.gain_per_trial, metric=metric), "trial"),
         (words.figure(record.gain_per_kwh), "kWh"),
         (words.figure(record.gain_per_second), "second asked"),
     ):
@@ -153,8 +156,8 @@ def _times(pair: PairCount) -> str:
 
 
 def _luck(m: Meters) -> str:
-    best = f"{words.bpb(m.best_observed)}, one run of trial {m.best_observed_trial}"
+    best = f"{words.bpb(m.best_observed, m.metric)}, one run of trial {m.best_observed_trial}"
     if m.luck is None:
         return f"{best}; its recipe was run once, so nobody knows how much of it is luck"
     others = words.count(m.best_recipe_runs - 1, "other run")
-    return f"{best}, against {words.bpb(m.other_runs_mean)}, the mean of its recipe's {others}"
+    return f"{best}, against {words.bpb(m.other_runs_mean, m.metric)}, the mean of its recipe's {others}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +16,8 @@ from autoresearch.evidence.sentences import improved
 from autoresearch.study.folder import StudyFolder
 from autoresearch.terminal.console import say
 from autoresearch.terminal.trials import trials_table
+from autoresearch.trial import Recipe, Value
+from rails import Knob, RailsError
 
 ROWS = 40
 
@@ -22,11 +27,12 @@ def show_outcome(console: Console, study: StudyFolder, reason: str) -> None:
     evidence = Evidence(study)
     inside = study.path.is_relative_to(Path.cwd())
     path = study.path.relative_to(Path.cwd()) if inside else study.path
+    idea = _idea(study.menu.knobs, evidence.incumbent.recipe)
     following = {
         f"autoresearch serve {study.name}": "the report as a live page, and questions in SQL",
         f"git -C {path}/recipe log --oneline --first-parent incumbent": "the story so far",
         f"autoresearch show {study.name} 1": "one trial, whole",
-        f"autoresearch propose {study.name} --knob lr --value 0.002": "an idea of your own",
+        f"autoresearch propose {study.name} {idea}": "an idea of your own",
         f"autoresearch run {study.name} --hours 8": "go on",
         f"autoresearch promote {study.name}": "does the gain last at a longer budget?",
     }
@@ -46,3 +52,23 @@ def show_outcome(console: Console, study: StudyFolder, reason: str) -> None:
         f"Report: {path}/report/index.html",
     ):
         say(console, line)
+
+
+def _idea(knobs: Mapping[str, Knob], recipe: Recipe) -> str:
+    """ "--knob lr --value 0.002": a knob with a value that it takes and does not have, as an example."""
+    knob = knobs.get("lr") or next(iter(knobs.values()))
+    stands = recipe.get(knob.name, knob.default)
+    near: list[Value] = [0.002] if knob.name == "lr" else []
+    if isinstance(stands, int | float) and not isinstance(stands, bool):
+        near += [2 * stands, stands / 2 if knob.type == "float" else int(stands // 2)]
+    ends = [end for end in (knob.low, knob.high) if end is not None]
+    value = next((v for v in (*near, *knob.choices, *ends) if v != stands and _takes(knob, v)), stands)
+    return f"--knob {knob.name} --value {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+
+
+def _takes(knob: Knob, value: Value) -> bool:
+    try:
+        knob.admit(value)
+    except RailsError:
+        return False
+    return True

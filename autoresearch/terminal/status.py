@@ -25,6 +25,7 @@ def status_view(status: Status) -> RenderableType:
     cost = f", {costs}" if status.cost is not None else ""
     repeats = "" if status.repeatable else f"; {words.NOT_REPEATABLE}"
     metric = status.metric
+    deviation = words.difference(status.run_to_run_deviation, metric=metric)
     # Of another program nobody can tell from a recipe how large it will be.
     fit = {} if metric.has_test else {"rails": "memory and time of a run are not predicted; a recipe is tried once"}
     rows = {
@@ -32,7 +33,7 @@ def status_view(status: Status) -> RenderableType:
         "trials": counts + ideas,
         "baseline": _standing(status.baseline, metric),
         "incumbent": _standing(status.incumbent, metric),
-        "noise": f"one run deviates by {words.bpb(status.run_to_run_deviation)} {metric.gain_unit}{repeats}",
+        "noise": f"one run deviates by {deviation} {metric.gain_unit}{repeats}",
         **fit,
         "energy": words.energy(status.energy_joules, status.energy_sources) + cost,
         "runs": f"{words.count(status.runs, 'run')}, {words.duration(status.run_seconds)} of work",

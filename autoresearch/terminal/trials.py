@@ -50,7 +50,7 @@ def trials_table(evidence: Evidence, last: int | None = None) -> Table:
             escape(evidence.change(trial) or words.NONE),
             _score(trial, evidence),
             str(trial.n_runs or words.NONE),
-            escape(_improvement(trial)),
+            escape(_improvement(trial, evidence.metric)),
             Text(words.state(trial.outcome) + detail, style=STYLES.get(trial.outcome, "default")),
         )
     return table
@@ -76,8 +76,10 @@ def trial_view(
         evidence.metric.name: f"{_score(trial, evidence)} over {words.count(trial.n_runs, 'run')}"
         if trial.n_runs
         else words.NONE,
-        "expected": words.NONE if trial.expected_delta is None else words.improvement(-trial.expected_delta),
-        "measured": _compared(trial),
+        "expected": words.NONE
+        if trial.expected_delta is None
+        else words.improvement(-trial.expected_delta, metric=evidence.metric),
+        "measured": _compared(trial, evidence.metric),
         "a run took": compute_text(evidence, trial),
         "energy": words.energy(trial.energy_joules, [trial.energy_source] if trial.energy_source else []),
         "commit": trial.commit or words.NONE,
@@ -153,14 +155,14 @@ def _score(trial: Trial, evidence: Evidence) -> str:
     return words.plus_minus(trial.val_bpb, half, evidence.metric)
 
 
-def _improvement(trial: Trial) -> str:
-    return words.gain(trial.improvement, trial.improvement_low, trial.improvement_high)
+def _improvement(trial: Trial, metric: Metric) -> str:
+    return words.gain(trial.improvement, trial.improvement_low, trial.improvement_high, metric)
 
 
-def _compared(trial: Trial) -> str:
+def _compared(trial: Trial, metric: Metric) -> str:
     if trial.improvement is None:
         return words.NONE
-    found = words.improvement(trial.improvement, trial.improvement_low, trial.improvement_high)
+    found = words.improvement(trial.improvement, trial.improvement_low, trial.improvement_high, metric)
     return found + (f" than trial {trial.reference}" if trial.reference is not None else "")
 
 

@@ -32,8 +32,9 @@ Drawn = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
 def specs() -> dict[str, Spec]:
-    """Name -> specification. The page gives each its rows, under the name of its data, and the parameters that its
-    expressions name: low and high (the vertical range), dot (size), faint (opacity), ticks, outcomes, roles."""
+    """Name -> specification. The page gives each its rows, under the name of its data; in its titles, for what stands
+    in braces, the words that the study's metric has for it (MetricFacts); and the parameters that its expressions name:
+    low and high (the vertical range), dot (size), faint (opacity), ticks, outcomes, roles."""
     found = {
         "best": _best(alt.X("number:Q", title="trial", axis=WHOLE, scale=alt.Scale(nice=False, padding=12)), 320),
         "best_by_energy": _best(
@@ -54,7 +55,7 @@ def specs() -> dict[str, Spec]:
         ),
         "effect_names": _effect(alt.X("value:N", title=None, axis=NAMED, sort=None)),
         "lineage": _lineage(),
-        "curves": _curves("tokens read", legend=True),
+        "curves": _curves("{read}", legend=True),
         "runs": _curves("step", legend=False),
         "wall": _wall(),
         "energy": _energy(),
@@ -120,14 +121,14 @@ def _frame(title: str | None, **axis: Any) -> alt.Y:
 
 
 def _tips() -> list[alt.Tooltip]:
-    names = {"number": "trial", "change": "change", "outcome": "outcome", "score": "bits per byte", "n_runs": "runs"}
+    names = {"number": "trial", "change": "change", "outcome": "outcome", "score": "{axis}", "n_runs": "runs"}
     names |= {"better": "better by"}
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in names.items()]
 
 
 def _best(x: alt.X, height: int) -> Drawn:
     base = alt.Chart(TRIALS).encode(x=x)
-    y = _frame("bits per byte, less is better", tickCount=6)
+    y = _frame("{best}", tickCount=6)
     return alt.layer(
         base.mark_area(interpolate="step-after", style="band", opacity=0.13, clip=True).encode(
             y=alt.Y("best_low:Q"), y2="best_high:Q"
@@ -135,7 +136,7 @@ def _best(x: alt.X, height: int) -> Drawn:
         base.transform_filter("datum.best !== null")
         .mark_line(interpolate="step-after", style="best", strokeWidth=2, clip=True)
         .encode(y=alt.Y("best:Q")),
-        *_outcomes(base, y, ("interval_low", "interval_high"), _tips(), "datum.val_bpb !== null && !datum.arrow"),
+        *_outcomes(base, y, ("interval_low", "interval_high"), _tips(), "datum.value !== null && !datum.arrow"),
     ).properties(height=height)
 
 
@@ -150,7 +151,7 @@ def _compute() -> Drawn:
         scale=alt.Scale(type="log", nice=False, padding=24),
     )
     base = alt.Chart(TRIALS).encode(x=x)
-    y = _frame("bits per byte better than the baseline", tickCount=6, format="+.2~f")
+    y = _frame("{gain_unit} better than the baseline", tickCount=6, format="+.2~f")
     tips = [*_tips(), alt.Tooltip("compute:N", title="compute")]
     zero = alt.Chart(alt.NamedData("zero"))
     return alt.layer(
@@ -255,7 +256,7 @@ def _curves(x_title: str, legend: bool) -> Drawn:
         .mark_line(clip=True)
         .encode(
             x=alt.X("x:Q", title=x_title, axis=alt.Axis(grid=False, format="~s"), scale=alt.Scale(nice=False)),
-            y=_frame("training loss, nats per token", tickCount=6),
+            y=_frame("{loss}", tickCount=6),
             color=alt.Color("role:N", scale=scale, legend=shown),
             strokeDash=alt.StrokeDash("role:N", scale=dash, legend=shown),
             strokeWidth=alt.condition("datum.role === 'incumbent'", alt.value(2.5), alt.value(1.2)),

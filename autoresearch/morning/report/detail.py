@@ -93,7 +93,7 @@ def _detail(
         ),
         note=step_note(runs),
         curves=[
-            Curve(run.trial, run.seed, "incumbent", f"seed {run.seed}", thin(points))
+            Curve(run.trial, run.seed, "incumbent", f"seed {run.seed}", thin(points, evidence.metric))
             for run in runs
             if len(points := losses.get((run.trial, run.seed), ())) > 1
         ],
@@ -114,14 +114,15 @@ def _summary(evidence: Evidence, trial: Trial) -> Iterator[str]:
         unit = "" if evidence.metric.unit else f" {evidence.metric.gain_unit}"
         yield f"{score}{unit} over {words.count(trial.n_runs, 'run')}"
     if trial.improvement is not None:
-        found = words.improvement(trial.improvement, trial.improvement_low, trial.improvement_high)
+        ends = trial.improvement_low, trial.improvement_high
+        found = words.improvement(trial.improvement, *ends, evidence.metric)
         yield found + (f" than trial {trial.reference}" if trial.reference is not None else "")
     if windows := context(evidence, trial):
         yield windows
     if told := apart(evidence, trial):
         yield told
     if trial.expected_delta is not None:
-        yield f"expected to be {words.improvement(-trial.expected_delta)}"
+        yield f"expected to be {words.improvement(-trial.expected_delta, metric=evidence.metric)}"
     if trial.test_bpb is not None:
         yield f"{words.bpb(trial.test_bpb)} on the test text"
     if (took := compute_text(evidence, trial)) != words.NONE:

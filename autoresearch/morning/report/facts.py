@@ -13,10 +13,12 @@ from autoresearch.evidence.meters import Meters, measure
 from autoresearch.evidence.nights import ending, trouble
 from autoresearch.evidence.proposers import ProposerRecord, proposer_records
 from autoresearch.evidence.work import work
+from autoresearch.metric import Metric
 from autoresearch.morning.report.curves import Curve, curves
 from autoresearch.morning.report.failures import FailureGroup, failures
 from autoresearch.morning.report.knobs import KnobFacts, knobs
-from autoresearch.morning.report.table import Table, table
+from autoresearch.morning.report.metric import MetricFacts, metric_facts
+from autoresearch.morning.report.table import Kind, Table, table
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.lock import lock_holder
 from autoresearch.terminal.meters import MeterLine, meter_lines
@@ -42,7 +44,8 @@ class StudyFacts:
 class TrialRow:
     """One trial as a table and the charts show it; for each number that is printed the text it is printed as.
 
-    best: what the standing recipe scores, over all its runs known today. spent_joules: of the study, until it was over.
+    value, low, high, best: scores as a person has them. best: what the standing recipe scores, over all its runs known
+    today. spent_joules: of the study, until it was over.
     """
 
     number: int
@@ -54,7 +57,7 @@ class TrialRow:
     label: str  # the outcome, and the rail that blocked it
     reason: str
     hypothesis: str
-    val_bpb: float | None
+    value: float | None
     low: float | None
     high: float | None
     score: str
@@ -109,6 +112,7 @@ class ReportFacts:
     """What the page shows, but for what belongs to one trial alone. All text in it may be hostile."""
 
     study: StudyFacts
+    metric: MetricFacts
     headline: list[str]
     not_this: str
     warnings: list[str]
@@ -140,6 +144,7 @@ def facts(folder: StudyFolder, running: bool | None = None) -> ReportFacts:
     meters, promotions, parts = measure(evidence), longer_runs(folder), work(evidence)
     return ReportFacts(
         study=_study(evidence, running),
+        metric=metric_facts(evidence.metric),
         headline=sentences.headline(evidence, meters),
         not_this=sentences.not_this(evidence, promotions),
         warnings=[*trouble(evidence, running), *sentences.warnings(evidence, meters)],
@@ -159,7 +164,7 @@ def facts(folder: StudyFolder, running: bool | None = None) -> ReportFacts:
         energy=sentences.energy(evidence),
         proposers=_proposers(evidence),
         failures=failures(evidence),
-        promotions=[_longer(found) for found in promotions],
+        promotions=[_longer(found, evidence.metric) for found in promotions],
         noise=_noise(evidence),
     )
 
@@ -199,24 +204,21 @@ def _as_of(evidence: Evidence) -> str | None:
 def _standings(evidence: Evidence) -> Table:
     baseline, best = evidence.standing(evidence.baseline), evidence.standing(evidence.incumbent)
     named = [("baseline", baseline), *([("best", best)] if best.trial != baseline.trial else [])]
-    return table(
-        [
-            ("recipe", "word"),
-            ("trial", "trial"),
-            ("val_bpb ± 95 %, the text that decides", "number"),
-            ("runs", "number"),
-            ("test_bpb ± 95 %, the untouched text", "number"),
-            ("runs", "number"),
-        ],
-        (_standing(name, standing) for name, standing in named),
-    )
+    metric = evidence.metric
+    decides = ", the text that decides" if metric.has_test else ""
+    columns: list[tuple[str, Kind]] = [
+        ("recipe", "word"), ("trial", "trial"), (f"{words.column(metric)}{decides}", "number"), ("runs", "number"),
+    ]  # fmt: skip
+    if metric.has_test:
+        columns += [("test_bpb ± 95 %, the untouched text", "number"), ("runs", "number")]
+    return table(columns, (_standing(name, standing, metric)[: len(columns)] for name, standing in named))
 
 
-def _standing(name: str, standing: Standing) -> list[str]:
+def _standing(name: str, standing: Standing, metric: Metric) -> list[str]:
     return [
         name,
         str(standing.trial),
-        words.plus_minus(standing.val_bpb, standing.val_bpb_half_interval),
+        words.plus_minus(standing.val_bpb, standing.val_bpb_half_interval, metric),
         str(standing.n_runs),
         words.plus_minus(standing.test_bpb, standing.test_bpb_half_interval),
         str(standing.n_test_runs),
@@ -238,12 +240,15 @@ def _untouched(meters: Meters) -> str:
 
 def _trials(evidence: Evidence) -> Iterator[TrialRow]:
     generations: dict[int, int] = {}
+    metric = evidence.metric
     standings = {number: evidence.standing(evidence.trials[number]) for number in set(evidence.bests)}
     for trial, best, spent in zip(evidence.trials, evidence.bests, evidence.spent, strict=True):
         generations[trial.number] = 0 if trial.parent is None else generations[trial.parent] + 1
         standing, half, outcome = standings[best], evidence.half_interval(trial), words.state(trial.outcome)
-        low, high = _interval(trial.val_bpb, half)
-        best_low, best_high = _interval(standing.val_bpb, standing.val_bpb_half_interval)
+        score = _turned(trial.val_bpb, metric)
+        low, high = _interval(score, half)
+        standing_score = _turned(standing.val_bpb, metric)
+        best_low, best_high = _interval(standing_score, standing.val_bpb_half_interval)
         seconds, over = evidence.seconds(trial), over_parent(evidence, trial)
         change = clean(evidence.change(trial), LONGEST_CHANGE)
         yield TrialRow(
@@ -256,14 +261,14 @@ def _trials(evidence: Evidence) -> Iterator[TrialRow]:
             label=f"{outcome} ({clean(trial.rail, 80)})" if trial.rail else outcome,
             reason=clean(trial.reason, LONGEST_REASON),
             hypothesis=clean(trial.hypothesis, LONGEST_REASON),
-            val_bpb=trial.val_bpb,
+            value=score,
             low=low,
             high=high,
-            score=words.plus_minus(trial.val_bpb, half),
+            score=words.plus_minus(trial.val_bpb, half, metric),
             n_runs=trial.n_runs,
             reference=trial.reference,
             improvement=trial.improvement,
-            better=words.gain(trial.improvement, trial.improvement_low, trial.improvement_high),
+            better=words.gain(trial.improvement, trial.improvement_low, trial.improvement_high, metric),
             seconds=seconds,
             time=words.duration(seconds),
             energy_joules=trial.energy_joules,
@@ -274,10 +279,14 @@ def _trials(evidence: Evidence) -> Iterator[TrialRow]:
             times=words.NONE if over is None else words.times(over),
             compute=words.spending(over),
             spent_joules=spent,
-            best=standing.val_bpb,
+            best=standing_score,
             best_low=best_low,
             best_high=best_high,
         )
+
+
+def _turned(score: float | None, metric: Metric) -> float | None:
+    return None if score is None else metric.turned(score)
 
 
 def _interval(value: float | None, half: float | None) -> tuple[float | None, float | None]:
@@ -294,7 +303,7 @@ def _proposers(evidence: Evidence) -> Table:
             "blocked": "number",
             "failed": "number",
             "kept": "number",
-            "gain, bits per byte": "number",
+            f"gain, {evidence.metric.gain_unit}": "number",
             "a trial": "number",
             "a kWh": "number",
             "a second asked": "number",
@@ -304,13 +313,16 @@ def _proposers(evidence: Evidence) -> Table:
             **({"energy of asking": "number"} if metered else {}),
         },
         (
-            [*_proposer(found, currency if priced else None), *([words.energy(found.energy_joules)] if metered else [])]
+            [
+                *_proposer(found, evidence.metric, currency if priced else None),
+                *([words.energy(found.energy_joules)] if metered else []),
+            ]
             for found in proposer_records(evidence)
         ),
     )
 
 
-def _proposer(found: ProposerRecord, currency: str | None) -> list[str]:
+def _proposer(found: ProposerRecord, metric: Metric, currency: str | None) -> list[str]:
     """currency: of what its tokens cost; None: that is not told."""
     name, model = clean(found.name, 40), clean(found.model or "", 60)
     kept = f" ({words.percent(found.keep_rate)})" if found.keep_rate is not None else ""
@@ -320,8 +332,8 @@ def _proposer(found: ProposerRecord, currency: str | None) -> list[str]:
         f"{found.blocked:,}",
         f"{found.failed:,}",
         f"{found.kept:,}{kept}",
-        words.plus_minus(found.gain, found.gain_half_interval),
-        words.bpb(found.gain_per_trial),
+        words.difference(found.gain, found.gain_half_interval, metric),
+        words.difference(found.gain_per_trial, metric=metric),
         words.figure(found.gain_per_kwh),
         words.figure(found.gain_per_second),
         words.duration(found.latency_seconds),
@@ -330,7 +342,7 @@ def _proposer(found: ProposerRecord, currency: str | None) -> list[str]:
     ]
 
 
-def _longer(found: LongerRuns) -> LongerFacts:
+def _longer(found: LongerRuns, metric: Metric) -> LongerFacts:
     recipes = table(
         {
             "trial": "trial",
@@ -338,24 +350,24 @@ def _longer(found: LongerRuns) -> LongerFacts:
             "verdict": "word",
             "gain in the search [95 %]": "number",
             "gain here [95 %]": "number",
-            "gain on test [95 %]": "number",
-            "val_bpb here ± 95 %": "number",
+            **({"gain on test [95 %]": "number"} if metric.has_test else {}),
+            f"{metric.name} here ± 95 %": "number",
             "runs": "number",
         },
-        map(_longer_row, found.rows),
+        (_longer_row(row, metric) for row in found.rows),
     )
     return LongerFacts(f"At {found.factor:g} times the budget", found.sentence, recipes)
 
 
-def _longer_row(row: LongerRow) -> list[str]:
+def _longer_row(row: LongerRow, metric: Metric) -> list[str]:
     return [
         str(row.trial),
         row.label,
         "; ".join([row.verdict, *map(divergence_text, row.diverged)]),
-        row.in_the_search,
-        row.for_longer,
-        row.on_the_test_text,
-        words.plus_minus(row.long_val_bpb, row.long_half_interval),
+        row.in_the_search(metric),
+        row.for_longer(metric),
+        *([row.on_the_test_text(metric)] if metric.has_test else []),
+        words.plus_minus(row.long_val_bpb, row.long_half_interval, metric),
         f"{row.n_runs:,}",
     ]
 
@@ -364,5 +376,5 @@ def _noise(evidence: Evidence) -> str:
     source = "measured" if evidence.measured_deviation[0] is not None else "assumed"
     return (
         "Intervals are 95 % intervals, from a run-to-run deviation of "
-        f"{words.bpb(evidence.noise.deviation)} ({source})."
+        f"{words.difference(evidence.noise.deviation, metric=evidence.metric)} ({source})."
     )

@@ -8,6 +8,7 @@ from typing import Literal
 from autoresearch import words
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.knobs import TriedKnob, TriedValue, tried_knobs
+from autoresearch.metric import Metric
 from autoresearch.trial import Value
 from rails import clean
 
@@ -42,11 +43,11 @@ class KnobFacts:
 
 def knobs(evidence: Evidence) -> list[KnobFacts]:
     recipe = evidence.baseline.recipe
-    return [_knob(knob, recipe.get(knob.knob)) for knob in tried_knobs(evidence)]
+    return [_knob(knob, recipe.get(knob.knob), evidence.metric) for knob in tried_knobs(evidence)]
 
 
-def _knob(knob: TriedKnob, start: Value | None) -> KnobFacts:
-    values = [_value(value) for value in knob.values]
+def _knob(knob: TriedKnob, start: Value | None, metric: Metric) -> KnobFacts:
+    values = [_value(value, metric) for value in knob.values]
     numbers = [value.number for value in values if value.number is not None]
     axis: Axis = "names"
     if len(numbers) == len(values):
@@ -54,7 +55,7 @@ def _knob(knob: TriedKnob, start: Value | None) -> KnobFacts:
     return KnobFacts(clean(knob.knob, 80), axis, _baseline(start, axis), values)
 
 
-def _value(tried: TriedValue) -> ValueFacts:
+def _value(tried: TriedValue, metric: Metric) -> ValueFacts:
     return ValueFacts(
         value=words.value(tried.value),
         number=_number(tried.value),
@@ -65,7 +66,7 @@ def _value(tried: TriedValue) -> ValueFacts:
         effect=tried.effect,
         low=tried.low,
         high=tried.high,
-        better=words.gain(tried.effect, tried.low, tried.high),
+        better=words.gain(tried.effect, tried.low, tried.high, metric),
     )
 
 

@@ -65,6 +65,8 @@ function showText(facts) {
   const texts = { name, preset: origin, status, "not-this": facts.not_this, untouched: facts.untouched };
   for (const [id, text] of Object.entries({ ...texts, "energy-note": facts.energy, noise: facts.noise }))
     $(id).textContent = typeset(text);
+  for (const place of document.querySelectorAll("[data-metric]"))
+    place.textContent = typeset(facts.metric[place.dataset.metric]);
   $("headline").replaceChildren(...facts.headline.map((sentence) => el("p", {}, sentence)));
   $("warnings").replaceChildren(...facts.warnings.map((sentence) => el("li", {}, sentence)));
   $("standings").replaceChildren(table(facts.standings));

@@ -21,7 +21,7 @@ async function draw(figure, name, datasets, parameters, title) {
   place.style.background = themes[theme].background; // paper shows the ground that the colours were chosen for
   const chart = await vegaEmbed(
     place,
-    { ...specs[name], height, description: title, datasets, params },
+    { ...titled(specs[name]), height, description: title, datasets, params },
     {
       ast: true, // interpreted, so that the page's policy can forbid eval
       actions: false,
@@ -38,6 +38,10 @@ async function draw(figure, name, datasets, parameters, title) {
     if (Number.isInteger(trial) && "outcome" in item.datum) location.hash = `trial-${trial}`;
   });
 }
+
+/** With the words of the study's metric in its titles. */
+const titled = (spec) =>
+  JSON.parse(JSON.stringify(spec), (key, value) => (key === "title" && typeof value === "string" ? named(value) : value));
 
 const sorted = (values) => values.filter(known).sort((a, b) => a - b);
 const quantile = (values, share) => values[Math.round((values.length - 1) * share)];
@@ -72,7 +76,7 @@ function trialRows({ trials, incumbent }) {
     ...trials.flatMap((trial) => [trial.best_low, trial.best_high]),
     ...kept.flatMap((trial) => [trial.low, trial.high]),
   ];
-  const scores = trials.map((trial) => trial.val_bpb);
+  const scores = trials.map((trial) => trial.value);
   const range = frame(scores, must) ?? [0, 1];
   const chain = new Set();
   const byNumber = new Map(trials.map((trial) => [trial.number, trial]));
@@ -90,7 +94,7 @@ function trialRows({ trials, incumbent }) {
     score: typeset(trial.score),
     n_runs: trial.n_runs,
     better: typeset(trial.better),
-    val_bpb: trial.val_bpb,
+    value: trial.value,
     interval_low: trial.low,
     interval_high: trial.high,
     best: trial.best,
@@ -99,7 +103,7 @@ function trialRows({ trials, incumbent }) {
     watt_hours: trial.spent_joules / WATT_HOUR,
     flops_over_baseline: trial.flops_over_baseline,
     compute: trial.compute,
-    ...placed(trial.val_bpb, range),
+    ...placed(trial.value, range),
   }));
   const present = new Set(rows.map((row) => row.outcome));
   const outcomes = OUTCOMES.filter((outcome) => present.has(outcome));
@@ -111,14 +115,14 @@ function trialRows({ trials, incumbent }) {
 function drawAll(facts) {
   const pictures = {};
   const { rows, parameters } = trialRows(facts);
-  const [worst] = rows.filter((row) => row.arrow).sort((a, b) => b.val_bpb - a.val_bpb);
+  const [worst] = rows.filter((row) => row.arrow).sort((a, b) => facts.metric.sign * (b.value - a.value));
   document.querySelector('[data-note="best"]').textContent = worst
     ? `An arrowhead at the edge is a trial beyond it, the farthest at ${worst.score}.`
     : "";
   const tops = "Scores of all trials and the best so far";
   pictures.best = [{ trials: rows }, parameters, tops];
   if (rows.at(-1)?.watt_hours > 0) pictures.best_by_energy = [{ trials: rows }, parameters, `${tops}, by energy spent`];
-  const compute = computePicture(rows, parameters);
+  const compute = computePicture(rows, parameters, facts.metric);
   if (compute) pictures.compute = compute;
   if (rows.length > 1) {
     const steps = Math.max(...rows.map((row) => row.generation));
@@ -157,16 +161,16 @@ function drawAll(facts) {
 }
 
 /** Gain on the baseline against FLOPs; null where all runs took the same, or nobody counted. */
-function computePicture(rows, parameters) {
-  const start = rows[0]?.val_bpb;
-  const counted = rows.filter((row) => known(row.val_bpb) && row.flops_over_baseline > 0);
+function computePicture(rows, parameters, { sign }) {
+  const start = rows[0]?.value;
+  const counted = rows.filter((row) => known(row.value) && row.flops_over_baseline > 0);
   const ratios = sorted(counted.map((row) => row.flops_over_baseline));
   if (!known(start) || !ratios.length || Math.max(ratios.at(-1), 1 / ratios[0]) < 1.01) return null;
   const gains = counted.map((row) => ({
     ...row,
-    gain: start - row.val_bpb,
-    gain_low: start - row.interval_high,
-    gain_high: start - row.interval_low,
+    gain: sign * (start - row.value),
+    gain_low: sign * (start - row.interval_high),
+    gain_high: sign * (start - row.interval_low),
   }));
   const kept = gains.filter((row) => ["keep", "baseline"].includes(row.outcome));
   const range = frame(gains.map((row) => row.gain), [0, ...kept.flatMap((row) => [row.gain_low, row.gain_high])]);

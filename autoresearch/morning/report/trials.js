@@ -9,7 +9,7 @@ const COLUMNS = [
   ["trial", (t) => t.number, (t) => link(t.number), "num"],
   ["outcome", (t) => t.label, outcomeCell, ""],
   ["change", (t) => t.change, (t) => short(t.change, 200), "wide"],
-  ["val_bpb \u00b1 95 %", (t) => t.val_bpb, (t) => t.score, "num"],
+  ["{column}", (t) => t.value, (t) => t.score, "num"],
   ["runs", (t) => t.n_runs, (t) => (t.n_runs ? count(t.n_runs) : "-"), "num"],
   ["better by [95 %]", (t) => t.improvement, (t) => t.better, "num"],
   ["compute", (t) => t.flops_over_parent, (t) => t.times, "num"],
@@ -18,6 +18,9 @@ const COLUMNS = [
   ["energy", (t) => t.energy_joules, (t) => t.energy, "num"],
 ];
 const list = { facts: null, rows: new Map(), sort: 0, down: false, open: null, opener: null };
+
+/** With the words of the study's metric. */
+const named = (text) => text.replace(/\{(\w+)\}/g, (_, word) => tidy(list.facts.metric[word]));
 
 function outcomeCell(trial) {
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, MARKS[trial.outcome] ?? "\u25cb");
@@ -29,7 +32,7 @@ function showTrials(facts) {
   const focused = document.activeElement?.closest?.("#trials tr[data-trial]")?.dataset.trial;
   list.rows = new Map(facts.trials.map((trial) => [trial.number, trialRow(trial)]));
   const head = COLUMNS.map(([name, , , kind], column) =>
-    el("th", { scope: "col", class: kind }, el("button", { type: "button", onclick: () => sortBy(column) }, name)),
+    el("th", { scope: "col", class: kind }, el("button", { type: "button", onclick: () => sortBy(column) }, named(name))),
   );
   const body = el("tbody");
   body.onclick = (event) => {

@@ -79,8 +79,8 @@ def test_the_best_so_far_steps_down_at_each_keep(ran: StudyFolder, told: ReportF
 
 def test_each_number_of_a_trial_comes_with_the_text_it_is_printed_as(told: ReportFacts) -> None:
     kept, blocked = told.trials[2], told.trials[5]
-    assert kept.val_bpb and kept.high and kept.improvement
-    assert kept.score == f"{kept.val_bpb:.4f} ± {kept.high - kept.val_bpb:.4f}"
+    assert kept.value and kept.high and kept.improvement
+    assert kept.score == f"{kept.value:.4f} ± {kept.high - kept.value:.4f}"
     assert kept.better.startswith(f"{kept.improvement:+.4f} [") and kept.change == "lr 0.002 -> 0.004"
     assert kept.energy.endswith(" Wh") and kept.time.endswith(" s") and kept.label == "keep"
     assert (blocked.score, blocked.better, blocked.time, blocked.energy) == ("-", "-", "-", "-")

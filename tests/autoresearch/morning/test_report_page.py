@@ -196,7 +196,7 @@ def test_a_heading_sorts_both_ways_and_trials_without_a_value_come_last(
     tab: Any, report: str, told: ReportFacts
 ) -> None:
     _open(tab, report)
-    scores = {trial.number: trial.val_bpb for trial in told.trials}
+    scores = {trial.number: trial.value for trial in told.trials}
     ranked = sorted((n for n in scores if scores[n] is not None), key=lambda n: scores[n] or 0.0)
     without = [n for n in scores if scores[n] is None]
     heading = tab.get_by_role("button", name="val_bpb")

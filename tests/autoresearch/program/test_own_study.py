@@ -248,7 +248,7 @@ def test_a_model_is_told_what_counts_and_which_way(accuracy: StudyFolder) -> Non
     run_own_study(accuracy, [WORSE, BETTER])
     shown = history.at(accuracy, 2)
     said = whole_prompt(shown) + instructions(shown)
-    for wanted in ("Higher accuracy is better.", "in %, negative when better (-0.01:\n0.01 higher)", ": 48.9"):
+    for wanted in ("Higher accuracy is better.", "in %, negative when better (-1:\n1 higher)", ": 48.9"):
         assert wanted in said, said
     for foreign in ("val_bpb", "bits per byte", "GPT", "-48.9"):
         assert foreign not in said
