@@ -57,7 +57,8 @@ def improved(evidence: Evidence) -> str:
     if gain is None:
         return f"Nothing beat the baseline, {score(baseline, metric)}, beyond the noise; {_kept_gains(evidence)}{cost}."
     size = abs(gain.value) if gain.is_sure else gain.value
-    share = f" ({words.percent(size / abs(baseline.val_bpb))})" if baseline.val_bpb else ""
+    of = "" if metric.is_bits_per_byte else " of the baseline's"  # whose unit may be % itself
+    share = f" ({words.percent(size / abs(baseline.val_bpb))}{of})" if baseline.val_bpb else ""
     where = f" on the text that decides{_test(evidence, gain)}" if metric.has_test else ""
     better = f"{_compared(gain, metric, ' than the baseline')} {metric.gain_unit}"
     return f"The best recipe, trial {incumbent.trial}'s, is {better}{share}{where}{_fresh(evidence)}{cost}."

@@ -97,7 +97,7 @@ def make_plan(
     electricity and not the rent. table: another hardware file. Raises UserError for input that means nothing.
     """
     if folder.settings.trainer:
-        raise UserError(f"study {folder.name} runs a program of its own: a plan counts the FLOPs of our GPT only")
+        raise UserError(f"study {folder.name} is over a program of its own: a plan counts the FLOPs of our GPT only")
     machines = load_hardware(table)
     if hardware not in machines:
         name = clean(hardware, 60)

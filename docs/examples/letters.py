@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # matrices this small lose by more, a hundredfold on a busy machine
 import numpy as np
 
 # --- what may be tuned ---

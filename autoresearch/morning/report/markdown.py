@@ -66,7 +66,7 @@ def _kept(facts: ReportFacts) -> Iterator[str]:
                 "trial": "trial",
                 "change": "text",
                 "by": "text",
-                facts.metric.column: "number",
+                text(facts.metric.column): "number",
                 "runs": "number",
                 "better by [95 %]": "number",
                 "than trial": "trial",

@@ -64,7 +64,7 @@ def test_the_sentences_promise_no_test_text(accuracy: StudyFolder) -> None:
     run_own_study(accuracy, [BETTER])
     evidence = Evidence(accuracy)
     said = improved(evidence)
-    assert "is better than the baseline by 1.0" in said and " % (2.0 %), in 2 fresh runs of each" in said
+    assert "is better than the baseline by 1.0" in said and " % (2.0 % of the baseline's), in 2 fresh runs" in said
     said += " ".join(warnings(evidence, meters_of(accuracy)))
     for foreign in ("bits per byte", "val_bpb", "test text", "text that decides"):
         assert foreign not in said
@@ -192,7 +192,7 @@ def test_a_strangers_script_is_a_running_study_in_two_commands(command: Command,
         (["--score-file", "../x.json"], "it must be the name of a file in the run's folder"),
         (["--score-file", "x.json", "--score-pattern", "(x)"], "cannot both hold"),
         (["--score", ""], "score must have a name"),
-        (["--score", "a\nb"], "plain characters on one line"),
+        (["--score", "a\nb"], "letters, digits and signs like"),
         (["--folder", "/nowhere/at/all"], "there is no such folder"),
         (["--data", "stdlib"], "--data is not for: leave it out"),
         (["--menu", "nowhere.toml"], "nowhere.toml cannot be read as a menu: No such file"),
