@@ -38,20 +38,7 @@ INSIDE = {
         ["one_go"],
         ["app", "faults"],
     ],
-    "distill": [
-        ["one_go"],
-        ["write", "race_text", "lora", "lora_worker", "scratch", "scratch_worker", "successor"],
-        ["corpus", "compete", "race_chart", "card", "child", "simulated", "telling", "outcome_text", "outcome_chart"],
-        ["outcome"],
-        ["real"],
-        ["searches", "tables"],
-        ["race", "racers"],
-        ["report", "held"],
-        ["balance", "rows", "nights"],
-        ["earned", "texts", "examples"],
-        ["terms", "lora_terms", "scratch_terms", "messages", "objectives", "paired"],
-        ["__init__"],
-    ],
+    "distill": [["one_go"], ["successor"], ["race", "teach"], ["corpus"], ["__init__"]],
     "night": [
         ["session", "daemon"],
         ["loop", "display"],
@@ -114,7 +101,7 @@ LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data
 # What takes seconds and half a gigabyte to load, and what alone loads it: a child, and a proposer once it is asked.
 HEAVY = {"torch", "transformers", "peft"}
 HEAVY_FILES = {
-    *(f"autoresearch/distill/{name}.py" for name in ("lora_worker", "scratch_worker", "simulated", "objectives")),
+    *(f"autoresearch/distill/teach/{name}.py" for name in ("lora_worker", "scratch_worker", "simulated", "objectives")),
     *(f"autoresearch/proposers/{name}.py" for name in ("lora_model", "scratch_model", "decoder")),
 }
 MOST_LINES = 400

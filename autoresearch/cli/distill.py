@@ -10,8 +10,8 @@ import typer
 from autoresearch import words
 from autoresearch.cli.app import Home, command, open_study
 from autoresearch.cli.one_go import SCRATCH, group
-from autoresearch.distill.lora_terms import LoraRequest
-from autoresearch.distill.scratch_terms import BATCH, EVALUATE_EVERY, STEPS
+from autoresearch.distill.teach.lora_terms import LoraRequest
+from autoresearch.distill.teach.scratch_terms import BATCH, EVALUATE_EVERY, STEPS
 from autoresearch.errors import UserError
 from rails import clean
 
@@ -41,9 +41,9 @@ def corpus(
     """Make training data out of studies: chat rows, one a trial, split by time, weighed by what was measured."""
     import sys
 
-    from autoresearch.distill.corpus import make_corpus
-    from autoresearch.distill.terms import Terms
-    from autoresearch.distill.write import write_corpus
+    from autoresearch.distill.corpus.make import make_corpus
+    from autoresearch.distill.corpus.terms import Terms
+    from autoresearch.distill.corpus.write import write_corpus
 
     names, held_out = list(dict.fromkeys(studies)), tuple(dict.fromkeys(hold_out_study or ()))
     if strangers := [clean(name, 80) for name in held_out if name not in names]:
@@ -107,7 +107,7 @@ def train(
         raise UserError("name a corpus, as `autoresearch distill corpus` makes one; only --base scratch does without")
     import sys
 
-    from autoresearch.distill.lora import sha256, teach
+    from autoresearch.distill.teach.lora import sha256, teach
     from autoresearch.terminal.console import make_console
 
     request = LoraRequest(
@@ -137,8 +137,8 @@ def train(
 def _train_scratch(
     corpus: Path | None, out: Path, begin_from: Path, steps: int, batch: int, evaluate_every: int, seed: int
 ) -> None:
-    from autoresearch.distill.scratch import begun, located, teach_decoder
-    from autoresearch.distill.scratch_terms import ScratchRequest
+    from autoresearch.distill.teach.scratch import begun, located, teach_decoder
+    from autoresearch.distill.teach.scratch_terms import ScratchRequest
     from autoresearch.terminal.console import make_console
 
     request = ScratchRequest(*located(corpus), *begun(begin_from), steps, batch, evaluate_every, seed)

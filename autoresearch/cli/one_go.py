@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from autoresearch.cli.app import Home, app, open_study
-from autoresearch.distill.scratch_terms import STEPS, STEPS_ON
+from autoresearch.distill.teach.scratch_terms import STEPS, STEPS_ON
 from autoresearch.proposer_name import SHIPPED
 
 SCRATCH = "scratch"

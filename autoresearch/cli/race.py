@@ -54,10 +54,10 @@ def race(
     home: Home = None,
 ) -> None:
     """Let proposers answer what was held out (validity, agreement with the teacher, gain, variety, cost) and search."""
-    from autoresearch.distill.compete import race
-    from autoresearch.distill.outcome import outcome, require_benchmark
-    from autoresearch.distill.race_text import show, write
-    from autoresearch.distill.racers import Spec
+    from autoresearch.distill.race.compete import race
+    from autoresearch.distill.race.outcome import outcome, require_benchmark
+    from autoresearch.distill.race.racers import Spec
+    from autoresearch.distill.race.text import show, write
     from autoresearch.terminal.console import make_console
     from autoresearch.terminal.signals import outlive_terminal
 

@@ -10,21 +10,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autoresearch.distill.child import TRAINING, is_made
-from autoresearch.distill.compete import race
-from autoresearch.distill.corpus import Corpus, make_corpus
-from autoresearch.distill.held import states_of
-from autoresearch.distill.lora import sha256, teach
-from autoresearch.distill.lora_terms import LoraRequest
-from autoresearch.distill.messages import REQUEST
-from autoresearch.distill.outcome import FLOOR, has_benchmark, outcome, require_benchmark, teacher_of
-from autoresearch.distill.race_text import write
-from autoresearch.distill.racers import Spec
-from autoresearch.distill.scratch import NOTHING, begun, located, teach_decoder
-from autoresearch.distill.scratch_terms import BATCH, EVALUATE_EVERY, STEPS, STEPS_ON, ScratchRequest
+from autoresearch.distill.corpus.make import Corpus, make_corpus
+from autoresearch.distill.corpus.terms import Terms
+from autoresearch.distill.corpus.write import is_written, write_corpus
+from autoresearch.distill.race.compete import race
+from autoresearch.distill.race.held import states_of
+from autoresearch.distill.race.outcome import FLOOR, has_benchmark, outcome, require_benchmark, teacher_of
+from autoresearch.distill.race.racers import Spec
+from autoresearch.distill.race.text import write
 from autoresearch.distill.successor import Successor, successor
-from autoresearch.distill.terms import Terms
-from autoresearch.distill.write import is_written, write_corpus
+from autoresearch.distill.teach.child import TRAINING, is_made
+from autoresearch.distill.teach.lora import sha256, teach
+from autoresearch.distill.teach.lora_terms import LoraRequest
+from autoresearch.distill.teach.messages import REQUEST
+from autoresearch.distill.teach.scratch import NOTHING, begun, located, teach_decoder
+from autoresearch.distill.teach.scratch_terms import BATCH, EVALUATE_EVERY, STEPS, STEPS_ON, ScratchRequest
 from autoresearch.errors import UserError
 from autoresearch.evidence.raced import FILE, Raced, read_race
 from autoresearch.proposer_name import HYBRID, SHIPPED

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from autoresearch.distill.racers import Spec
+from autoresearch.distill.race.racers import Spec
 from autoresearch.evidence.raced import Raced
 from autoresearch.study.folder import StudyFolder, study_names
 from rails import clean

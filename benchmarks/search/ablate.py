@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from autoresearch.config import ProposerSettings
-from autoresearch.distill.paired import Figure, wilcoxon
+from autoresearch.distill.race.paired import Figure, wilcoxon
 from autoresearch.errors import UserError
 from autoresearch.proposers import make_proposer
 from autoresearch.proposers.classic import RandomProposer

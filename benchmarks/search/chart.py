@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import vl_convert  # noqa: F401  what altair draws PNG with
 
-from autoresearch.distill.paired import Figure
+from autoresearch.distill.race.paired import Figure
 
 from .arms import ARMS
 from .race import Night

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from autoresearch.distill.paired import Figure
+from autoresearch.distill.race.paired import Figure
 from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.study.folder import continue_study, create_study
 

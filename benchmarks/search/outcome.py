@@ -4,7 +4,7 @@
 
 The request: {"proposers": {name: [proposer] of study.toml}, "nights": 8, "runs": 50, "surrogates": ["smooth"]}. Every
 proposer has the same nights, through the study loop with one worker, on all cores. The result: a list of
-autoresearch.distill.searches.Search, by surrogate, proposer and night. A line on stdout for each night that is over.
+Search (autoresearch.distill.race.searches) by surrogate, proposer and night. A line on stdout a night that is over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from autoresearch.config import ProposerSettings
-from autoresearch.distill.searches import Search, search_of
+from autoresearch.distill.race.searches import Search, search_of
 from autoresearch.proposers import make_proposer
 from autoresearch.study.folder import create_study
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.distill.paired import Figure, wilcoxon
+from autoresearch.distill.race.paired import Figure, wilcoxon
 
 from .arms import DEFAULT, REFERENCE
 from .confirm import Confirmed

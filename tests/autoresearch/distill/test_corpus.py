@@ -14,10 +14,10 @@ import pytest
 from command_line import Command
 from pyarrow import parquet
 
-from autoresearch.distill.balance import apart, balanced, shares
-from autoresearch.distill.corpus import make_corpus
-from autoresearch.distill.report import markdown
-from autoresearch.distill.terms import Row, Terms
+from autoresearch.distill.corpus.balance import apart, balanced, shares
+from autoresearch.distill.corpus.make import make_corpus
+from autoresearch.distill.corpus.report import markdown
+from autoresearch.distill.corpus.terms import Row, Terms
 from autoresearch.errors import UserError
 from autoresearch.exchange import import_study
 from autoresearch.study.folder import StudyFolder

@@ -14,8 +14,8 @@ import pytest
 from command_line import Command
 from taught import KNOBS, Adapter, begin, finish, line, row, write_rows
 
-from autoresearch.distill.examples import NOT_LEARNED, Example, read_examples
-from autoresearch.distill.lora_terms import LoraRequest
+from autoresearch.distill.teach.examples import NOT_LEARNED, Example, read_examples
+from autoresearch.distill.teach.lora_terms import LoraRequest
 from autoresearch.errors import UserError
 from autoresearch.proposers.conversation import TEMPLATE
 
@@ -49,7 +49,7 @@ def test_an_adapters_folder_loads_with_peft_alone_and_the_merged_one_without_it(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from autoresearch.distill.lora_worker import held_out_loss
+    from autoresearch.distill.teach.lora_worker import held_out_loss
 
     names = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md", "training.json"}
     assert names <= {file.name for file in adapter.out.iterdir()}
@@ -88,7 +88,7 @@ def test_the_answer_alone_is_learned(base: Path, corpus: Path, tokenizer: Any) -
     import torch.nn.functional as F
     from transformers import AutoModelForCausalLM
 
-    from autoresearch.distill.lora_worker import nats
+    from autoresearch.distill.teach.lora_worker import nats
 
     example = read_examples(corpus / "held_out.jsonl", tokenizer, 256)[0]
     learned = [label for label in example.labels if label != NOT_LEARNED]
@@ -106,7 +106,7 @@ def test_the_answer_alone_is_learned(base: Path, corpus: Path, tokenizer: Any) -
 def test_of_two_answers_to_one_question_the_one_that_weighs_more_is_learned(
     weights: tuple[float, float], base: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
-    from autoresearch.distill.lora_worker import Training, load, nats
+    from autoresearch.distill.teach.lora_worker import Training, load, nats
 
     rows = [row(n, weights[n], f'{{"knob": "{KNOBS[n]}"}}', "which?") for n in (0, 1)]
     write_rows(tmp_path, train=rows, held_out=[row(3)])
@@ -122,7 +122,7 @@ def test_of_two_answers_to_one_question_the_one_that_weighs_more_is_learned(
 def test_it_ends_early_and_keeps_the_best_where_what_is_held_out_gets_worse(
     base: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
-    from autoresearch.distill.lora_worker import Training, held_out_loss, load
+    from autoresearch.distill.teach.lora_worker import Training, held_out_loss, load
 
     train = [row(0, 1.0, f'{{"knob": "{KNOBS[0]}"}}', "which?")]
     write_rows(tmp_path, train=train, held_out=[row(1, 1.0, f'{{"knob": "{KNOBS[1]}"}}', "which?")])

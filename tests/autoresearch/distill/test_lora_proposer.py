@@ -19,7 +19,7 @@ from studies import GOOD, change, make_study, query, run_study
 from taught import Adapter
 
 from autoresearch.config import ProposerSettings
-from autoresearch.distill.racers import Spec
+from autoresearch.distill.race.racers import Spec
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.proposers import turns

@@ -17,14 +17,15 @@ from command_line import Command, Said
 from taught import Adapter
 from taught_scratch import TRAJECTORY, TaughtHere, line
 
-from autoresearch.distill import one_go, outcome
-from autoresearch.distill.lora_terms import LoraRequest
-from autoresearch.distill.messages import REQUEST, write
-from autoresearch.distill.racers import Spec
-from autoresearch.distill.scratch import teach_decoder
-from autoresearch.distill.scratch_terms import ScratchRequest
-from autoresearch.distill.searches import Search
+from autoresearch.distill import one_go
+from autoresearch.distill.race import outcome
+from autoresearch.distill.race.racers import Spec
+from autoresearch.distill.race.searches import Search
 from autoresearch.distill.successor import successor
+from autoresearch.distill.teach.lora_terms import LoraRequest
+from autoresearch.distill.teach.messages import REQUEST, write
+from autoresearch.distill.teach.scratch import teach_decoder
+from autoresearch.distill.teach.scratch_terms import ScratchRequest
 from autoresearch.evidence.raced import Raced, read_race
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.folder import home as home_of

@@ -20,11 +20,11 @@ from search import outcome as nights_of
 from search.night import AtOnce, simulate_in
 from studies import GOOD, STUB, change, make_study, query, run_study
 
-from autoresearch.distill import outcome
-from autoresearch.distill.outcome import teacher_of
-from autoresearch.distill.racers import Spec
-from autoresearch.distill.real import real_searches
-from autoresearch.distill.searches import REAL, Search, found_in, leads_in, search_of, verdict, winner_of
+from autoresearch.distill.race import outcome
+from autoresearch.distill.race.outcome import teacher_of
+from autoresearch.distill.race.racers import Spec
+from autoresearch.distill.race.real import real_searches
+from autoresearch.distill.race.searches import REAL, Search, found_in, leads_in, search_of, verdict, winner_of
 from autoresearch.errors import UserError
 from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.proposers.classic import ScriptedProposer

@@ -16,10 +16,9 @@ from endpoint import KEY, Endpoint, completion
 from sample_study import HOSTILE
 from studies import BAD, GOOD, change, make_study, run_study
 
-from autoresearch.distill import racers
-from autoresearch.distill.compete import SAMPLES, Race, race
-from autoresearch.distill.held import NO_ANSWER, Answer, State, states_of
-from autoresearch.distill.race import (
+from autoresearch.distill.race import racers
+from autoresearch.distill.race.compete import SAMPLES, Race, race
+from autoresearch.distill.race.figures import (
     PairTest,
     compared,
     figures,
@@ -28,8 +27,9 @@ from autoresearch.distill.race import (
     mode_of,
     verdict,
 )
-from autoresearch.distill.race_text import markdown, write
-from autoresearch.distill.racers import MOST_SILENT, Racer, Spec, sample_seed
+from autoresearch.distill.race.held import NO_ANSWER, Answer, State, states_of
+from autoresearch.distill.race.racers import MOST_SILENT, Racer, Spec, sample_seed
+from autoresearch.distill.race.text import markdown, write
 from autoresearch.errors import UserError
 from autoresearch.evidence.shares import share_of
 from autoresearch.exchange import import_study

@@ -12,10 +12,10 @@ import pytest
 from sample_study import make_hostile_night
 from studies import BAD, GOOD, change, make_study, run_study
 
-from autoresearch.distill.corpus import Corpus, make_corpus
-from autoresearch.distill.earned import weight
-from autoresearch.distill.terms import LOW, OBJECTIVES, Terms
-from autoresearch.distill.texts import answer
+from autoresearch.distill.corpus.earned import weight
+from autoresearch.distill.corpus.make import Corpus, make_corpus
+from autoresearch.distill.corpus.terms import LOW, OBJECTIVES, Terms
+from autoresearch.distill.corpus.texts import answer
 from autoresearch.errors import UserError
 from autoresearch.exchange import import_study
 from autoresearch.proposers.classic import ScriptedProposer

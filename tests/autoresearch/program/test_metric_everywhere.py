@@ -19,7 +19,7 @@ from programs import ARGUMENTS, MENU, PYTHON, make_own_study, run_own_study, scr
 from studies import change
 
 from autoresearch import words
-from autoresearch.distill.compete import one_metric
+from autoresearch.distill.race.compete import one_metric
 from autoresearch.errors import UserError
 from autoresearch.evidence import Evidence
 from autoresearch.exchange import export_study, import_study

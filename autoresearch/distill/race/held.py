@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoresearch import words
-from autoresearch.distill.earned import Earnings
-from autoresearch.distill.terms import first_held_out
-from autoresearch.distill.texts import answer
+from autoresearch.distill.corpus.earned import Earnings
+from autoresearch.distill.corpus.terms import first_held_out
+from autoresearch.distill.corpus.texts import answer
 from autoresearch.errors import UserError
 from autoresearch.evidence.evidence import Evidence
 from autoresearch.study import history

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import vl_convert  # noqa: F401  what altair draws SVG with
 
-from autoresearch.distill.searches import REAL, bests, mean_of
+from autoresearch.distill.race.searches import REAL, bests, mean_of
 from autoresearch.metric import Metric
 
 if TYPE_CHECKING:
-    from autoresearch.distill.outcome import Outcome
+    from autoresearch.distill.race.outcome import Outcome
 
 # Okabe and Ito's.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]

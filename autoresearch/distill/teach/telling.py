@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autoresearch.distill.messages import LOCK
+from autoresearch.distill.teach.messages import LOCK
 from autoresearch.errors import UserError
 
 REFUSED = 2

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from autoresearch.distill.corpus import Corpus
-from autoresearch.distill.nights import FILE
-from autoresearch.distill.report import markdown
+from autoresearch.distill.corpus.make import Corpus
+from autoresearch.distill.corpus.nights import FILE
+from autoresearch.distill.corpus.report import markdown
 from autoresearch.errors import UserError
 from autoresearch.facts import to_json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoresearch.distill.terms import LOW, Pair, Row
+from autoresearch.distill.corpus.terms import LOW, Pair, Row
 
 ROUNDING = 1e-9  # of sums of weights
 

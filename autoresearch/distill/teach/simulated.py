@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from autoresearch.distill.objectives import Objectives, snapped
+from autoresearch.distill.teach.objectives import Objectives, snapped
 from autoresearch.proposers.decoder import scaled, told
 
 STEP = 0.12  # of a small move, as a share of a range

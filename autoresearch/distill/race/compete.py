@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoresearch.distill.held import Answer, State, states_of
-from autoresearch.distill.outcome import Outcome
-from autoresearch.distill.race import Figures, PairTest, compared, figures, verdict
-from autoresearch.distill.racers import Racer, Spec, asked_again
+from autoresearch.distill.race.figures import Figures, PairTest, compared, figures, verdict
+from autoresearch.distill.race.held import Answer, State, states_of
+from autoresearch.distill.race.outcome import Outcome
+from autoresearch.distill.race.racers import Racer, Spec, asked_again
 from autoresearch.errors import UserError
 from autoresearch.facts import ABSENT_IF_USUAL
 from autoresearch.metric import VAL_BPB, Metric

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from autoresearch import words
-from autoresearch.distill.balance import Leaks, shares
-from autoresearch.distill.rows import StudyRows
-from autoresearch.distill.terms import Pair, Row, Terms
+from autoresearch.distill.corpus.balance import Leaks, shares
+from autoresearch.distill.corpus.rows import StudyRows
+from autoresearch.distill.corpus.terms import Pair, Row, Terms
 from autoresearch.proposers.lineage import estimated_tokens
 from rails import clean
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from autoresearch import words
 from autoresearch.config import EnergySettings
-from autoresearch.distill.messages import ENERGY, MADE, REQUEST, RESULT, STATE, write
+from autoresearch.distill.teach.messages import ENERGY, MADE, REQUEST, RESULT, STATE, write
 from autoresearch.errors import UserError
 from autoresearch.terminal.bars import bars
 from autoresearch.workers import nvml

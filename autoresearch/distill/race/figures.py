@@ -13,8 +13,8 @@ import numpy as np
 from scipy import special
 
 from autoresearch import words
-from autoresearch.distill.held import Answer, State
-from autoresearch.distill.report import entropy
+from autoresearch.distill.corpus.report import entropy
+from autoresearch.distill.race.held import Answer, State
 from autoresearch.evidence.shares import Share, share_of
 from autoresearch.trial import Recipe
 from rails import Knob, clean

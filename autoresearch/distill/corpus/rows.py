@@ -6,9 +6,9 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from autoresearch.distill.earned import Earnings
-from autoresearch.distill.terms import LOW, Pair, Row, Terms, first_held_out
-from autoresearch.distill.texts import answer, question, variants
+from autoresearch.distill.corpus.earned import Earnings
+from autoresearch.distill.corpus.terms import LOW, Pair, Row, Terms, first_held_out
+from autoresearch.distill.corpus.texts import answer, question, variants
 from autoresearch.errors import UserError
 from autoresearch.evidence.evidence import Evidence
 from autoresearch.study import history

@@ -10,16 +10,16 @@ from pathlib import Path
 from rich.console import Console
 
 from autoresearch import words
-from autoresearch.distill.child import begin, finish, train_in_child
-from autoresearch.distill.messages import RESULT
-from autoresearch.distill.nights import FILE, read_nights
-from autoresearch.distill.scratch_terms import ScratchRequest, ScratchResult
+from autoresearch.distill.corpus.nights import FILE, read_nights
+from autoresearch.distill.teach.child import begin, finish, train_in_child
+from autoresearch.distill.teach.messages import RESULT
+from autoresearch.distill.teach.scratch_terms import ScratchRequest, ScratchResult
 from autoresearch.proposer_name import SHIPPED
 from autoresearch.proposers.scratch import HERE, WEIGHTS, read_config
 from autoresearch.workers.energy import Energy
 from rails import clean
 
-CHILD = "autoresearch.distill.scratch_worker"
+CHILD = "autoresearch.distill.teach.scratch_worker"
 NOTHING = Path("nothing")  # to go on from
 
 

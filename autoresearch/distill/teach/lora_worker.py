@@ -1,4 +1,4 @@
-"""The child that teaches a model: `python -m autoresearch.distill.lora_worker FOLDER`.
+"""The child that teaches a model: `python -m autoresearch.distill.teach.lora_worker FOLDER`.
 
 It reads FOLDER/request.json, writes FOLDER/result.json and FOLDER/made, and tells how it stands in JSON lines on
 stdout: device, progress, evaluation, done, refused. It lives as long as its stdin is open. At each evaluation all that
@@ -21,10 +21,10 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from autoresearch.distill.examples import NOT_LEARNED, Example, read_examples
-from autoresearch.distill.lora_terms import MERGED, Answers, LoraRequest, LoraResult, read_request
-from autoresearch.distill.messages import MADE, REQUEST, RESULT, STATE, write
-from autoresearch.distill.telling import Tell, serve
+from autoresearch.distill.teach.examples import NOT_LEARNED, Example, read_examples
+from autoresearch.distill.teach.lora_terms import MERGED, Answers, LoraRequest, LoraResult, read_request
+from autoresearch.distill.teach.messages import MADE, REQUEST, RESULT, STATE, write
+from autoresearch.distill.teach.telling import Tell, serve
 from autoresearch.errors import UserError
 from autoresearch.proposers.conversation import TEMPLATE
 from rails import clean

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from autoresearch import words
 from autoresearch.config import ProposerSettings
-from autoresearch.distill.racers import Spec
-from autoresearch.distill.searches import REAL, Search, search_of
+from autoresearch.distill.race.racers import Spec
+from autoresearch.distill.race.searches import REAL, Search, search_of
 from autoresearch.errors import UserError
 from autoresearch.night.display import Display
 from autoresearch.night.session import Night

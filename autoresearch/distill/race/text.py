@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from autoresearch import words
-from autoresearch.distill import outcome_text, tables
-from autoresearch.distill.compete import Race
-from autoresearch.distill.race import Earned, Figures, PairTest
+from autoresearch.distill.race import outcome_text, tables
+from autoresearch.distill.race.compete import Race
+from autoresearch.distill.race.figures import Earned, Figures, PairTest
 from autoresearch.errors import UserError
 from autoresearch.facts import to_json
 from autoresearch.metric import Metric
@@ -82,8 +82,8 @@ def markdown(race: Race) -> str:
 def write(race: Race, out: Path) -> None:
     """race.json, race.md, race.svg and, of an outcome, race-outcome.svg in the folder `out`, which is made; files of an
     earlier race are replaced. Raises UserError where it cannot be written."""
-    from autoresearch.distill.outcome_chart import draw as draw_outcome  # they take a second to load
-    from autoresearch.distill.race_chart import draw
+    from autoresearch.distill.race.chart import draw
+    from autoresearch.distill.race.outcome_chart import draw as draw_outcome  # they take a second to load
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import vl_convert  # noqa: F401  what altair draws SVG with
 
-from autoresearch.distill.race import Figures
+from autoresearch.distill.race.figures import Figures
 from autoresearch.evidence.shares import Share
 from autoresearch.metric import VAL_BPB, Metric
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch.distill.terms import Terms, first_held_out
+from autoresearch.distill.corpus.terms import Terms, first_held_out
 from autoresearch.errors import UserError
 from autoresearch.proposers.known import Known, Places
 from autoresearch.proposers.space import Space

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autoresearch.distill.card import card
-from autoresearch.distill.child import begin, finish, train_in_child
-from autoresearch.distill.lora_terms import MERGED, LoraRequest, LoraResult, read_result
-from autoresearch.distill.messages import RESULT
+from autoresearch.distill.teach.card import card
+from autoresearch.distill.teach.child import begin, finish, train_in_child
+from autoresearch.distill.teach.lora_terms import MERGED, LoraRequest, LoraResult, read_result
+from autoresearch.distill.teach.messages import RESULT
 from autoresearch.errors import UserError
 from autoresearch.workers.energy import Energy
 
-CHILD = "autoresearch.distill.lora_worker"
+CHILD = "autoresearch.distill.teach.lora_worker"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from statistics import median_high
 import numpy as np
 
 from autoresearch import words
-from autoresearch.distill.paired import Array, Figure, wilcoxon
-from autoresearch.distill.race import LEVEL, holm
-from autoresearch.distill.report import entropy
+from autoresearch.distill.corpus.report import entropy
+from autoresearch.distill.race.figures import LEVEL, holm
+from autoresearch.distill.race.paired import Array, Figure, wilcoxon
 from autoresearch.evidence.shares import Share
 from autoresearch.proposers.space import share_of as place_of
 from autoresearch.study.folder import StudyFolder

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoresearch.distill.balance import apart, balanced, distinct
-from autoresearch.distill.nights import KnownNight, night_of
-from autoresearch.distill.report import Report, StudyPart, part, too_thin, warnings
-from autoresearch.distill.rows import rows_of
-from autoresearch.distill.terms import Row, Terms
+from autoresearch.distill.corpus.balance import apart, balanced, distinct
+from autoresearch.distill.corpus.nights import KnownNight, night_of
+from autoresearch.distill.corpus.report import Report, StudyPart, part, too_thin, warnings
+from autoresearch.distill.corpus.rows import rows_of
+from autoresearch.distill.corpus.terms import Row, Terms
 from autoresearch.facts import to_json
 from autoresearch.study.folder import StudyFolder
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from autoresearch.decide import Comparison, compare
-from autoresearch.distill.terms import LOW
+from autoresearch.distill.corpus.terms import LOW
 from autoresearch.evidence.evidence import Evidence
 from autoresearch.proposers.known import answer, passes
 from autoresearch.trial import History, Recipe, Trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from autoresearch import words
-from autoresearch.distill.lora_terms import Answers, LoraRequest, LoraResult
+from autoresearch.distill.teach.lora_terms import Answers, LoraRequest, LoraResult
 from autoresearch.workers.energy import Energy
 
 TEMPLATES = {"tokenizer": "that of the tokenizer", "ours": "ours, since the tokenizer has none"}

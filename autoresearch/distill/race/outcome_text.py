@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from autoresearch import words
-from autoresearch.distill import tables
-from autoresearch.distill.searches import REAL, Found, Mean
+from autoresearch.distill.race import tables
+from autoresearch.distill.race.searches import REAL, Found, Mean
 from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.terminal.console import say
 
 if TYPE_CHECKING:
-    from autoresearch.distill.outcome import Outcome
+    from autoresearch.distill.race.outcome import Outcome
 
 Rows = dict[str, Callable[[Found], str]]
 

@@ -19,9 +19,9 @@ from rich.console import Console
 
 from autoresearch import words
 from autoresearch.config import ProposerSettings
-from autoresearch.distill.racers import Spec, asked_again
-from autoresearch.distill.real import real_searches
-from autoresearch.distill.searches import REAL, Found, Lead, Search, found_in, leads_in, verdict, winner_of
+from autoresearch.distill.race.racers import Spec, asked_again
+from autoresearch.distill.race.real import real_searches
+from autoresearch.distill.race.searches import REAL, Found, Lead, Search, found_in, leads_in, verdict, winner_of
 from autoresearch.errors import UserError
 from autoresearch.facts import ABSENT_IF_USUAL
 from autoresearch.metric import VAL_BPB, Metric
@@ -29,7 +29,7 @@ from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import NOT_ASKED_FOR
 from rails import clean
 
-CLONE = Path(__file__).parents[2]
+CLONE = Path(__file__).parents[3]
 BENCHMARK = "benchmarks.search.outcome"
 TAKES = ("sklearn", "pyarrow")
 SURROGATES = ("smooth", "steps")

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 
 from autoresearch.config import ProposerSettings, Settings
-from autoresearch.distill.held import NO_ANSWER, Answer, State
+from autoresearch.distill.race.held import NO_ANSWER, Answer, State
 from autoresearch.errors import UserError
 from autoresearch.proposer_name import FORMS, HYBRID, LANGUAGE_MODEL, STUDENTS, ProposerName
 from autoresearch.proposers import NothingLeft, Proposer, make_proposer

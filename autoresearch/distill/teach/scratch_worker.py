@@ -1,4 +1,4 @@
-"""The child that teaches a decoder: `python -m autoresearch.distill.scratch_worker FOLDER`.
+"""The child that teaches a decoder: `python -m autoresearch.distill.teach.scratch_worker FOLDER`.
 
 It reads FOLDER/request.json, writes FOLDER/result.json and FOLDER/made, and tells how it stands (see telling.py). At
 each evaluation all that it takes to go on to the same bits is written down. What it learns from is made as it goes: it
@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Generator, Tensor
 
-from autoresearch.distill.messages import MADE, REQUEST, RESULT, STATE, write
-from autoresearch.distill.nights import KnownNight, read_nights
-from autoresearch.distill.objectives import Drawn, FromStudy, Objectives, Told
-from autoresearch.distill.scratch_terms import ScratchRequest, ScratchResult
-from autoresearch.distill.simulated import Lesson, Nights, lesson, simulate
-from autoresearch.distill.telling import Tell, serve
+from autoresearch.distill.corpus.nights import KnownNight, read_nights
+from autoresearch.distill.teach.messages import MADE, REQUEST, RESULT, STATE, write
+from autoresearch.distill.teach.objectives import Drawn, FromStudy, Objectives, Told
+from autoresearch.distill.teach.scratch_terms import ScratchRequest, ScratchResult
+from autoresearch.distill.teach.simulated import Lesson, Nights, lesson, simulate
+from autoresearch.distill.teach.telling import Tell, serve
 from autoresearch.errors import UserError
 from autoresearch.proposers.decoder import Decoder, Shape, to_change, to_judge
 from autoresearch.proposers.gaussian_process import Process

@@ -1,0 +1,1 @@
+"""What studies have learned, as rows and as nights to teach from."""
