@@ -18,12 +18,13 @@ from autoresearch.trial import History, Proposal
 from rails import Value
 
 SUGGESTIONS, TOLD_KNOBS = 3, 6
+HEAD_START = 20  # trials of a student that was taught on this menu, before the optimizer knows much
 
 
 class HybridProposer:
-    """The optimizer proposes; on a share of the trials (see share.py) it is the model, a language model or a
-    student, whose best candidate by the optimizer's own measure is taken. Each proposal bears the name of whoever
-    made it."""
+    """The optimizer proposes; on a share of the trials (see share.py) it is the model, a language model or a student,
+    whose best candidate by the optimizer's own measure is taken. A student that was taught on this menu begins. Each
+    proposal bears the name of whoever made it."""
 
     name = "hybrid"
 
@@ -35,6 +36,8 @@ class HybridProposer:
         return self._is_models_turn(history) and takes_long(history)
 
     def propose(self, history: History) -> Proposal:
+        if self._has_head_start(history):
+            return self.model.propose(history)
         if not self._is_models_turn(history) or (belief := self.optimizer.belief(history)) is None:
             return self.optimizer.propose(history)
         return self.model.propose(history, Advice(history, belief))
@@ -47,6 +50,10 @@ class HybridProposer:
         """Ends the question that is being asked, if any."""
         if hang_up := getattr(self.model, "hang_up", None):
             hang_up()
+
+    def _has_head_start(self, history: History) -> bool:
+        knows: Callable[[History], bool] = getattr(self.model, "knows", lambda _: False)
+        return history.number <= HEAD_START and knows(history)
 
     def _is_models_turn(self, history: History) -> bool:
         return is_models_turn(history.number, history.seed, share(history.trials, self._most, self.model.name))

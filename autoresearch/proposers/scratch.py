@@ -60,9 +60,7 @@ class ScratchProposer:
         rng = random.Random(f"scratch/{history.seed}/{history.number}")
         space = Space(history.menu, history.limits)
         known, stands = Known.of(history, space, self._places, MOST_READ), standing(history)
-        # A menu that it was taught on is no news: else it begins as the optimizers do.
-        is_taught = self._config.slots.keys() >= space.knobs.keys()
-        if not known.scores or (not is_taught and known.is_too_little(space)):
+        if not known.scores or (not self.knows(history) and known.is_too_little(space)):
             return start(history, space, stands, rng, self.name)
         found = self._here().candidates(history, space, known, stands, rng.getrandbits(62))
         passed = (change for each in found if (change := _change(each, history, space, stands, known)))
@@ -87,6 +85,10 @@ class ScratchProposer:
             latency_seconds=attempt.latency_seconds,
             attempts=[attempt],
         )
+
+    def knows(self, history: History) -> bool:
+        """Whether it was taught on this menu, and has something to say from the baseline on."""
+        return self._config.slots.keys() >= history.menu.knobs.keys()
 
     def _here(self) -> ScratchModel:
         if self._model is None:

@@ -21,7 +21,7 @@ from autoresearch.errors import UserError
 from autoresearch.proposers import make_proposer
 from autoresearch.proposers.bayes import BayesProposer
 from autoresearch.proposers.belief import Belief
-from autoresearch.proposers.hybrid import Advice
+from autoresearch.proposers.hybrid import HEAD_START, Advice
 from autoresearch.proposers.scratch import ScratchProposer
 from autoresearch.trial import History, Proposal
 from rails import Knob, Menu, Value, gate
@@ -150,6 +150,18 @@ def test_beside_an_optimizer_the_optimizer_takes_its_pick(scratch: TaughtHere) -
     changes = gate(proposal.raw, known.recipe, MENU, known.tried, known.limits).changes
     assert len(adviser.gains) > 1 and belief.of(changes).gain == pytest.approx(max(adviser.gains))
     assert "likelihoods" in proposal.attempts[0].reason
+
+
+def test_beside_an_optimizer_it_begins_where_it_was_taught_on_the_menu(scratch: TaughtHere) -> None:
+    known = history([baseline()])
+    first, late = asked(scratch.decoder, known, "hybrid:scratch"), replace(known, number=HEAD_START + 1)
+    assert first.proposer == "scratch" and asked(scratch.decoder, late, "hybrid:scratch").proposer == "gp"
+    stranger = Menu(
+        knobs={"lr": MENU.knobs["lr"], "k": Knob("k", "float", 0.0, 1.0, (), "linear", 0.5, "")},
+        constraints=(),
+        max_changes=2,
+    )
+    assert asked(scratch.decoder, history([], menu=stranger), "hybrid:scratch").proposer == "gp"
 
 
 @pytest.mark.parametrize("spoilt", ["no folder", "no weights", "no config"])
