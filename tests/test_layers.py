@@ -101,7 +101,10 @@ LIGHT_HALF_OF_THE_TRAINER = {"trainer.protocol", "trainer.recipe", "trainer.data
 # What takes seconds and half a gigabyte to load, and what alone loads it: a child, and a proposer once it is asked.
 HEAVY = {"torch", "transformers", "peft"}
 HEAVY_FILES = {
-    *(f"autoresearch/distill/teach/{name}.py" for name in ("lora_worker", "scratch_worker", "simulated", "objectives")),
+    *(
+        f"autoresearch/distill/teach/{name}.py"
+        for name in ("lora_worker", "scratch_worker", "simulated", "objectives", "state")
+    ),
     *(f"autoresearch/proposers/{name}.py" for name in ("lora_model", "scratch_model", "decoder")),
 }
 MOST_LINES = 400

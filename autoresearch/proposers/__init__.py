@@ -55,4 +55,4 @@ def _model(name: ProposerName, settings: ProposerSettings, fallback: Proposer) -
         return LoraProposer(name.folder, settings, fallback)
     from autoresearch.proposers.scratch import ScratchProposer
 
-    return ScratchProposer(name.folder)
+    return ScratchProposer(name.folder, fallback)

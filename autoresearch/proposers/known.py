@@ -128,7 +128,8 @@ def standing(history: History) -> Recipe:
     return found
 
 
-def _changes(before: Mapping[str, Value], after: Mapping[str, Value]) -> Recipe:
+def changed(before: Mapping[str, Value], after: Mapping[str, Value]) -> Recipe:
+    """The knobs whose values are others after it, with these values."""
     return {name: value for name, value in after.items() if before.get(name) != value}
 
 
@@ -141,7 +142,7 @@ def moved(space: Space, stands: Recipe, point: Sequence[float]) -> Recipe:
 def answer(
     stands: Recipe, candidate: Recipe, reason: str, expected: float | None = None, metric: Metric = VAL_BPB
 ) -> str:
-    changes = _changes(stands, candidate)
+    changes = changed(stands, candidate)
     told: dict[str, object] = {"changes": changes, "reason": reason}
     if len(changes) == 1:
         ((name, value),) = changes.items()

@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from autoresearch import words
 from autoresearch.errors import UserError
 from autoresearch.proposer_name import SHIPPED
-from autoresearch.proposers.known import Known, Places, answer, moved, passes, standing, start
+from autoresearch.proposers.known import Known, Places, answer, changed, moved, passes, standing, start
+from autoresearch.proposers.proposer import Proposer
 from autoresearch.proposers.space import Space
 from autoresearch.proposers.talk import Adviser
 from autoresearch.trial import Attempt, History, Proposal, Recipe
@@ -41,36 +42,42 @@ class _Change:
 class ScratchProposer:
     """Of the recipes that the decoder samples it proposes that from which it expects the most, or, beside an optimizer,
     that of its best few which the optimizer makes most of. Before enough is known it begins as the optimizers do.
+    fallback: who proposes where its weights turn out not to fit.
 
     Raises UserError for a folder that holds no such decoder.
     """
 
     name = "scratch"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fallback: Proposer) -> None:
         self._folder = HERE if folder == SHIPPED else folder.expanduser().absolute()
         self._config = read_config(self._folder)
         self.model = clean(self._folder.name, 200)
         self._places = Places()
+        self._fallback = fallback
         self._model: ScratchModel | None = None
 
     def propose(self, history: History, adviser: Adviser | None = None) -> Proposal:
         """adviser: an optimizer that is asked beside."""
+        try:
+            model = self._here()
+        except UserError as error:  # seen only now: a command line does not load what it takes to see it
+            return replace(self._fallback.propose(history), notes=[f"{error}; {self._fallback.name} proposes"])
         started = time.monotonic()
         rng = random.Random(f"scratch/{history.seed}/{history.number}")
         space = Space(history.menu, history.limits)
         known, stands = Known.of(history, space, self._places, MOST_READ), standing(history)
         if not known.scores or (not self.knows(history) and known.is_too_little(space)):
             return start(history, space, stands, rng, self.name)
-        found = self._here().candidates(history, space, known, stands, rng.getrandbits(62))
+        found = model.candidates(history, space, known, stands, rng.getrandbits(62))
         passed = (change for each in found if (change := _change(each, history, space, stands, known)))
         best = list(islice(passed, ADVISED if adviser else 1))
         if not best:
             return start(history, space, stands, rng, self.name)
         taken = best[0]
         if adviser:
-            taken = max(best, key=lambda each: adviser.worth(_changes(each.recipe, stands)))
-        promised = f": {adviser.promises(_changes(taken.recipe, stands))}" if adviser else ""
+            taken = max(best, key=lambda each: adviser.worth(changed(stands, each.recipe)))
+        promised = f": {adviser.promises(changed(stands, taken.recipe))}" if adviser else ""
         likelihoods = ", ".join(words.percent(each.candidate.likelihood) for each in best)
         attempt = Attempt(
             asked="",
@@ -92,11 +99,9 @@ class ScratchProposer:
 
     def _here(self) -> ScratchModel:
         if self._model is None:
-            from autoresearch.proposers.decoder import Shape
             from autoresearch.proposers.scratch_model import ScratchModel
 
-            shape = Shape(**self._config.shape)
-            self._model = ScratchModel(self._folder / WEIGHTS, shape, self._config.slots)
+            self._model = ScratchModel(self._folder / WEIGHTS, self._config.shape, self._config.slots)
         return self._model
 
 
@@ -107,10 +112,6 @@ def _change(candidate: Candidate, history: History, space: Space, stands: Recipe
     reason = f"Of the recipes that a taught decoder samples, after {words.count(known.ended, 'recipe')}: {promised}."
     raw = answer(stands, recipe, reason, candidate.delta, history.metric)
     return _Change(candidate, recipe, raw) if recipe != stands and passes(raw, history) else None
-
-
-def _changes(recipe: Recipe, stands: Recipe) -> Recipe:
-    return {name: value for name, value in recipe.items() if stands[name] != value}
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ def read_config(folder: Path) -> Config:
     try:
         told = json.loads((folder / CONFIG).read_text("utf-8"))
         config = Config(*({str(name): int(n) for name, n in told[key].items()} for key in ("shape", "slots")))
+        fits = all(0 <= slot < config.shape["slots"] for slot in config.slots.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        config = None
-    if config is None or not (folder / WEIGHTS).is_file():
+        fits = False
+    if not fits or not (folder / WEIGHTS).is_file():
         raise UserError(f"scratch:{folder} holds no decoder: make one with {MAKE}")
     return config

@@ -40,9 +40,9 @@ class Candidate:
 
 
 class ScratchModel:
-    """Raises UserError for weights that do not fit."""
+    """slots: of the knobs that it knows by name. Raises UserError for weights that do not fit."""
 
-    def __init__(self, weights: Path, shape: Shape, slots: Mapping[str, int]) -> None:
+    def __init__(self, weights: Path, shape: Mapping[str, int], slots: Mapping[str, int]) -> None:
         self._decoder = load_decoder(weights, shape).eval()
         self._slots = slots
 
@@ -70,7 +70,7 @@ class ScratchModel:
         most = min(history.menu.max_changes, len(space.knobs))
         within = measured[:PARENTS][((measured[:PARENTS] - at).abs() > SAME).sum(-1) <= most]
         parents = within if len(within) else at[None]
-        points, likelihood = self._sampled(night, cube, parents, draws)
+        points, likelihood = self._sampled(night, cube, parents, min(MOST_MOVED, most), draws)
         places = [space.point(space.recipe(row)) for row in cube.shares(points)]
         mean, deviation, fails = self._judged(night, torch.cat([cube.points(places), measured, at[None]]))
         lowest = mean[SAMPLES:-1].min()
@@ -111,24 +111,21 @@ class ScratchModel:
         night = self._decoder.read(points[None], seen, torch.ones_like(scored), cube.has[None].float())
         return night, _Level(middle + float(low), float(unit))
 
-    def _sampled(self, night: Night, cube: _Cube, parents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """SAMPLES recipes [m, slots], each of the parents [n, slots] with one to MOST_MOVED knobs changed, one by one,
-        and their likelihoods [m]."""
+    def _sampled(
+        self, night: Night, cube: _Cube, parents: Tensor, most: int, draws: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """SAMPLES recipes [m, slots], each of the parents [n, slots] with one to `most` knobs changed, one by one, and
+        their likelihoods [m]."""
         slots = self._decoder.shape.slots
         which = torch.arange(SAMPLES) % len(parents)
         points, done = parents[which], torch.zeros(SAMPLES, slots, dtype=torch.bool)
         log_likelihood, choices = torch.zeros(SAMPLES), torch.zeros(SAMPLES)
         going = torch.arange(SAMPLES)
-        for place in range(MOST_MOVED):
-            # At first there are but as many questions as parents.
-            of_knobs, of_bins = (
-                self._policy(night, points[going], done[going])
-                if place
-                else (
-                    logits[which]
-                    for logits in self._policy(night, parents, torch.zeros_like(parents, dtype=torch.bool))
-                )
-            )
+        for place in range(most):
+            if place == 0:  # as many questions as parents
+                of_knobs, of_bins = (logits[which] for logits in self._policy(night, parents, done[: len(parents)]))
+            else:
+                of_knobs, of_bins = self._policy(night, points[going], done[going])
             cannot = F.pad(done[going] | ~cube.has, (0, 1), value=place == 0)
             of_knobs = of_knobs.masked_fill(cannot, -torch.inf).log_softmax(-1)
             knob = torch.multinomial(of_knobs.exp(), 1, generator=draws)[:, 0]
@@ -159,12 +156,12 @@ class ScratchModel:
         return mean[0], log_deviation[0].exp(), fails[0]
 
 
-def load_decoder(weights: Path, shape: Shape) -> Decoder:
-    """As a training wrote it, in single precision. Raises UserError for weights of another shape."""
-    decoder = Decoder(shape)
+def load_decoder(weights: Path, shape: Mapping[str, int]) -> Decoder:
+    """As a training wrote it, in single precision; shape: a Shape's fields. Raises UserError for weights of another."""
     try:
+        decoder = Decoder(Shape(**shape))
         decoder.load_state_dict({name: weight.float() for name, weight in load_file(weights).items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, TypeError, ArithmeticError, SafetensorError) as error:
         why = clean(str(error).strip().partition("\n")[0], 200)
         raise UserError(f"{weights} is no decoder of its shape ({why}): make it again") from None
     return decoder

@@ -8,7 +8,6 @@ it takes to go on to the same bits is written down.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from autoresearch.distill.teach.examples import NOT_LEARNED, Example, read_examples
 from autoresearch.distill.teach.lora_terms import MERGED, Answers, LoraRequest, LoraResult, read_request
 from autoresearch.distill.teach.messages import MADE, REQUEST, RESULT, STATE, write
+from autoresearch.distill.teach.state import load_state, save_state
 from autoresearch.distill.teach.telling import Tell, serve
 from autoresearch.errors import UserError
 from autoresearch.proposers.conversation import TEMPLATE
@@ -121,15 +121,10 @@ class Training:
             "history": self.history,
             "seconds": self.seconds,
         }
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        save_state(state, path)
 
     def _load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_state(path)
         set_peft_model_state_dict(self.model, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])

@@ -124,7 +124,7 @@ class Waves:
 @dataclass(frozen=True)
 class Told:
     """What a study says of its recipes: a row a recipe. points [n, slots]; scores, runs [n]; failed [m, slots]; lengths
-    [slots], size, noise: of the process that was fitted to it, scores' unit; mean: the scores'."""
+    [slots], size (a variance), noise (the deviation of one run): of the process that was fitted to it, in its unit."""
 
     active: Tensor
     levels: Tensor

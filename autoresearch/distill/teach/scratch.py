@@ -67,7 +67,7 @@ def _card(request: ScratchRequest, result: ScratchResult, energy: Energy) -> str
     lines = [
         "# A proposer of changes to a training recipe",
         "",
-        "A decoder taught from nothing by autoresearch; `--proposer scratch:FOLDER` proposes with it.",
+        "A decoder taught by autoresearch; `--proposer scratch:FOLDER` proposes with it.",
         "",
         f"- Taught on: {_taught_on(request, result)}",
         *([f"- Gone on from: a decoder of sha256 {request.begun_sha256}"] if request.begun else []),

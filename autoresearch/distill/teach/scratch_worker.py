@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from autoresearch.distill.teach.messages import MADE, REQUEST, RESULT, STATE, wr
 from autoresearch.distill.teach.objectives import Drawn, FromStudy, Objectives, Told
 from autoresearch.distill.teach.scratch_terms import ScratchRequest, ScratchResult
 from autoresearch.distill.teach.simulated import Lesson, Nights, lesson, simulate
+from autoresearch.distill.teach.state import load_state, save_state
 from autoresearch.distill.teach.telling import Tell, serve
 from autoresearch.errors import UserError
 from autoresearch.proposers.decoder import Decoder, Shape, to_change, to_judge
@@ -54,12 +54,12 @@ class Training:
         self.decoder = Decoder(Shape())
         if request.begun:
             config = read_config(Path(request.begun))
-            self.decoder = load_decoder(Path(request.begun) / WEIGHTS, Shape(**config.shape))
+            self.decoder = load_decoder(Path(request.begun) / WEIGHTS, config.shape)
             named = dict(config.slots)
         self.shape = self.decoder.shape
         self.slots = slots_of(studies, self.shape, named)
         self._studies = [_told(study, self.slots, self.shape) for study in studies]
-        # Orthogonal steps for the inner matrices (Jordan 2024): a third of AdamW's steps for as much.
+        # Orthogonal steps for the inner matrices (Jordan 2024).
         inner = [weight for name, weight in self.decoder.named_parameters() if "blocks" in name and weight.ndim == 2]
         rest = [weight for weight in self.decoder.parameters() if all(weight is not each for each in inner)]
         self.optimizers: list[tuple[float, torch.optim.Optimizer]] = [
@@ -138,15 +138,10 @@ class Training:
             "history": self.history,
             "seconds": self.seconds,
         }
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        save_state(state, path)
 
     def _load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_state(path)
         self.decoder.load_state_dict(state["decoder"])
         for (_, optimizer), saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

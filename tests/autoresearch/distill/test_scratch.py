@@ -143,7 +143,7 @@ def test_beside_an_optimizer_the_optimizer_takes_its_pick(scratch: TaughtHere) -
     known = history([baseline(), *ENDED])
     belief = BayesProposer().belief(known)
     assert belief is not None
-    model = ScratchProposer(scratch.decoder)
+    model = ScratchProposer(scratch.decoder, BayesProposer())
 
     adviser = Counting(known, belief)
     proposal = model.propose(known, adviser)
@@ -162,6 +162,17 @@ def test_beside_an_optimizer_it_begins_where_it_was_taught_on_the_menu(scratch: 
         max_changes=2,
     )
     assert asked(scratch.decoder, history([], menu=stranger), "hybrid:scratch").proposer == "gp"
+
+
+def test_where_its_weights_do_not_fit_the_optimizer_proposes_and_a_note_says_so(
+    scratch: TaughtHere, tmp_path: Path
+) -> None:
+    folder = tmp_path / "decoder"
+    shutil.copytree(scratch.decoder, folder)
+    weights = (folder / "decoder.safetensors").read_bytes()
+    (folder / "decoder.safetensors").write_bytes(weights[: len(weights) // 2])
+    proposal = asked(folder, history([baseline(), *ENDED]))
+    assert proposal.proposer == "gp" and "is no decoder of its shape" in proposal.notes[0]
 
 
 @pytest.mark.parametrize("spoilt", ["no folder", "no weights", "no config"])
