@@ -187,6 +187,42 @@ class EnergySettings(Table):
     gpu_watts: float = Field(300.0, gt=0)
 
 
+class WorkerSettings(Table):
+    """Where runs are done; `workers = N` at the head of study.toml is short for `most`."""
+
+    most: int | None = Field(None, ge=1, le=1024)  # runs in flight at once; None: as many as the devices or nodes carry
+    launcher: Literal["local", "ray"] = "local"
+    devices: list[str] = []  # of this machine, one worker each; [] follows `device`
+    # The rest is of a cluster.
+    address: str = Field("auto", pattern=r"^(auto|local|ray://[^\s/@]+:\d+|[^\s/@:]+:\d+)$")
+    gpus: float = Field(0.0, ge=0)  # of a run, as the next three
+    cpus: float = Field(1.0, ge=0)
+    memory_bytes: int | None = Field(None, gt=0)
+    labels: list[str] = []  # that a node must have, as NAME=VALUE
+
+    @field_validator("devices")
+    @classmethod
+    def _devices(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not re.fullmatch(r"cpu|cuda:\d+", name):
+                raise ValueError(f"{name!r} is no device: write cpu or cuda:N")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, value: list[str]) -> list[str]:
+        for label in value:
+            if not all(label.partition("=")):
+                raise ValueError(f"{label!r} is no label: write NAME=VALUE")
+        return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> WorkerSettings:
+        if self.devices and self.launcher == "ray":
+            raise ValueError("devices are of this machine: with launcher 'ray' give gpus, cpus and labels instead")
+        return self
+
+
 class Settings(Table):
     preset: str
     backend: Literal["torch", "megatron"] = "torch"
@@ -196,7 +232,7 @@ class Settings(Table):
     data_parallel: int = Field(1, ge=1, le=64)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     seed: int = Field(0, ge=0, lt=2**31)
-    workers: int | None = Field(None, ge=1, le=1024)
+    workers: WorkerSettings = WorkerSettings()
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
     budget: dict[str, float]
     trainer: TrainerSettings | None = None  # None: the GPT's
@@ -206,6 +242,11 @@ class Settings(Table):
     limits: LimitSettings = LimitSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     energy: EnergySettings = EnergySettings()
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _how_many(cls, value: Any) -> Any:
+        return {"most": value} if isinstance(value, int) or value is None else value
 
     @field_validator("budget", mode="before")
     @classmethod

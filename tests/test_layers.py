@@ -34,7 +34,7 @@ ORDER = [
 INSIDE = {
     "cli": [
         ["__init__"],
-        ["night", "adopt", "look", "morning", "machine", "distill", "race"],
+        ["night", "adopt", "look", "cluster", "morning", "machine", "distill", "race"],
         ["one_go"],
         ["app", "faults"],
     ],
@@ -52,7 +52,7 @@ INSIDE = {
     "terminal": [
         ["outcome"],
         ["lessons"],
-        ["longer_runs", "meters", "plan", "status", "trials"],
+        ["longer_runs", "meters", "plan", "status", "trials", "workers"],
         ["bars", "console", "signals", "streams"],
         ["__init__"],
     ],
@@ -76,12 +76,14 @@ INSIDE = {
     ],
     "program": [["told", "command"], ["score"], ["__init__"]],
     "workers": [
-        ["doctor"],
+        ["doctor", "ray_launcher"],
+        ["ray_cluster"],
+        ["ray_slot"],
         ["crew", "local"],
         ["process"],
         ["launcher"],
         ["energy", "machine"],
-        ["gpu_energy", "oom", "probe"],
+        ["fleet", "gpu_energy", "oom", "probe", "ray_data"],
         ["nvml"],
         ["__init__"],
     ],

@@ -9,7 +9,7 @@ import sys
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # ruff: noqa: I001, F401 - each of these adds its commands, which --help shows in this order
-from autoresearch.cli import night, adopt, look, morning, machine, one_go, distill, race
+from autoresearch.cli import night, adopt, look, cluster, morning, machine, one_go, distill, race
 from autoresearch.cli.app import app
 from autoresearch.cli.faults import line_of
 from autoresearch.errors import UserError

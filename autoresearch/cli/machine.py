@@ -58,12 +58,18 @@ def sweep(
 
 
 @command("autoresearch doctor")
-def doctor(home: Home = None) -> None:
-    """Look this machine over: Python, git, disk, torch, GPU, energy counters, language model."""
+def doctor(
+    cluster: Annotated[
+        str | None, typer.Option(help="Look at a Ray cluster too, by its address: auto, HOST:PORT or ray://HOST:10001.")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Look this machine over: Python, git, disk, torch, GPU, energy counters, language model; and a cluster."""
     from autoresearch.study import folder
-    from autoresearch.workers.doctor import examine
+    from autoresearch.workers.doctor import examine, examine_cluster
 
-    findings = [*examine(folder.home(home)), language_model()]
+    offered = examine_cluster(cluster) if cluster is not None else []
+    findings = [*examine(folder.home(home)), language_model(), *offered]
     for finding in findings:
         print(f"{'ok  ' if finding.fine else 'BAD '} {finding.what}: {finding.found}")
     if not all(finding.fine for finding in findings):

@@ -19,7 +19,7 @@ from autoresearch.evidence import Evidence
 from autoresearch.evidence.longer_runs import recipe_label, scaled
 from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
-from autoresearch.study.requests import machine_of, make_request, start_workers
+from autoresearch.study.requests import machine_of_runs, make_request, start_workers
 from autoresearch.terminal.bars import PrepareProgress, RunBars
 from autoresearch.terminal.signals import polite_signals
 from autoresearch.trial import Trial, window_of
@@ -54,7 +54,7 @@ def promote(
     trials = best_recipes(Evidence(folder), top)
     with PrepareProgress(console) as progress:
         data_dir = folder.prepare_data(progress)
-    machine = machine_of(folder.settings)
+    machine = machine_of_runs(folder, console.print)
     launcher = launcher or start_workers(folder, machine)
     wanted = [LongRun(trial, factor, seed) for seed in fresh_seeds(folder, seeds) for trial in trials]
     try:
@@ -144,6 +144,8 @@ class Promotion:
                 match self.crew.next_event():
                     case events.Progress() as event:
                         self.show.progress(event)
+                    case events.Note(text):
+                        self.show.say(text)
                     case Lost(run, message):
                         self._waiting.appendleft(run)
                         self.show.lost(run, message)

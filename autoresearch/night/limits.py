@@ -64,6 +64,11 @@ class StopRule:
     def paused(self) -> bool:
         return self.folder.store.control == "pause"
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is over that this night was given."""
+        return self._late() is not None
+
     def reason(self) -> str | None:
         """Why no new trial may begin, in words; None while one may."""
         limits = self.limits
@@ -73,10 +78,8 @@ class StopRule:
             return "stopped by `autoresearch stop`"
         if limits.trials is not None and self._trials >= limits.trials:
             return f"{words.count(self._trials, 'trial')} done, as asked"
-        if self.until and self.clock() >= self.until:
-            return f"it is {self.until.astimezone():%H:%M}, the end of the night"
-        if limits.hours is not None and self.seconds() - self._began_seconds >= limits.hours * SECONDS_PER_HOUR:
-            return f"the limit of {limits.hours:g} hours is reached"
+        if (late := self._late()) is not None:
+            return late
         if limits.kwh is not None or limits.cost is not None:
             spent = self.folder.store.totals(iso(self._began))
             if limits.kwh is not None and spent["joules"] / JOULES_PER_KWH >= limits.kwh:
@@ -87,6 +90,14 @@ class StopRule:
                 return f"the limit of {limits.cost:g} {settings.energy.currency} is reached"
         if (free := self._free_bytes_if_few()) is not None:
             return f"only {free / GIB:.1f} GiB of disk are free, limits.min_free_disk_bytes asks for more"
+        return None
+
+    def _late(self) -> str | None:
+        hours = self.limits.hours
+        if self.until and self.clock() >= self.until:
+            return f"it is {self.until.astimezone():%H:%M}, the end of the night"
+        if hours is not None and self.seconds() - self._began_seconds >= hours * SECONDS_PER_HOUR:
+            return f"the limit of {hours:g} hours is reached"
         return None
 
     def _free_bytes_if_few(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from autoresearch.night import seeds
@@ -19,7 +20,7 @@ from autoresearch.study.observer import Observer
 from autoresearch.study.requests import make_request
 from autoresearch.trial import NOT_ASKED_FOR, History, Run, Trial, from_iso
 from autoresearch.workers.crew import Crew, Ended, Lost, Task, left_behind
-from autoresearch.workers.launcher import Launcher, Progress
+from autoresearch.workers.launcher import Launcher, Note, Progress
 from autoresearch.workers.machine import Machine
 from rails import gate, recipe_key, render_recipe
 
@@ -52,6 +53,7 @@ class StudyLoop:
     def run(self) -> str:
         self._recover()
         while True:
+            self.judge.workers = self.crew.capacity
             for run in self.crew.hand_out(self._next_task):
                 self.observer.run_started(run, self._trial(run.trial))
             if not self.crew.in_flight and (reason := self._end()):
@@ -62,6 +64,9 @@ class StudyLoop:
                 case Progress() as event:
                     self.observer.progress(event)
                     self._ask_ahead(event)
+                case Note(text):
+                    self.store.log("workers", text)
+                    self.observer.note(text)
                 case Lost(run, message):
                     self.ahead.ended(run.id)
                     self._take_back(run, message)
@@ -74,7 +79,8 @@ class StudyLoop:
     # --- what to do next ---
 
     def _end(self) -> str | None:
-        if self.stop.is_over:
+        stranded = not self.crew.capacity and (self.stop.is_urgent or self.stop.is_late)  # a cluster without a node
+        if self.stop.is_over or stranded:
             return self.stop.reason()
         if self.store.pending_runs() or not (reason := self.stop.reason()) or self.judge.unsettled():
             return None
@@ -214,7 +220,8 @@ class StudyLoop:
             self.observer.note(message)
 
     def _write_down(self, ended: Ended[Run]) -> None:
-        self.store.finish_run(ended.run, ended.result, ended.energy, self.folder.noise())
+        result = replace(ended.result, versions={"device": self.machine.name, **ended.result.versions})
+        self.store.finish_run(ended.run, result, ended.energy, self.folder.noise())
 
     # --- starting again ---
 

@@ -17,10 +17,11 @@ from autoresearch.night.watch import Watch
 from autoresearch.proposers import Proposer, make_proposer
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer, Observers
-from autoresearch.study.requests import machine_of, start_workers
+from autoresearch.study.requests import machine_of_runs, start_workers
 from autoresearch.study.settle import settle_script
 from autoresearch.study.store import Store
 from autoresearch.terminal.signals import polite_signals
+from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine
 from rails import clean
 
@@ -39,7 +40,7 @@ class Night:
         on_signal: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.observer = folder, observer
-        self.machine: Machine = machine_of(folder.settings)
+        self.machine: Machine = machine_of_runs(folder, observer.note)
         self.proposer = proposer or make_proposer(folder.settings.proposer)
         self.stop = StopRule(folder, limits or folder.settings.limits, until)
         self._on_signal = on_signal
@@ -62,7 +63,8 @@ class Night:
             watch = [Watch(folder, self.observer.note)] if folder.settings.trainer else []
             observers = Observers([self.observer, reporter, trackers, *watch])
             loop = StudyLoop(folder, launcher, self.proposer, self.machine, data_dir, self.stop, observers)
-            if metered_by := getattr(self.proposer, "metered_by", None):
+            metered_by = getattr(self.proposer, "metered_by", None)
+            if metered_by and isinstance(launcher, LocalLauncher):  # a cluster's GPUs answer no questions
                 metered_by(launcher.meter)
             try:
                 with _written_down(folder.store), polite_signals(self._hear):

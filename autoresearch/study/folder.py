@@ -366,5 +366,7 @@ def _override(text: str, overrides: Mapping[str, Any]) -> str:
         table: Any = document
         for name in tables:
             table = table[name]
+        if isinstance(value, int) and isinstance(table.get(key), Mapping):  # [workers], whose bare number is `most`
+            table, key = table[key], "most"
         table[key] = value
     return tomlkit.dumps(document)

@@ -21,8 +21,7 @@ from rails import Limits, Measurement
 def now(folder: StudyFolder, machine: Machine, parent: int) -> History:
     """For the trial that is to be proposed next, which changes the recipe of trial `parent`."""
     store, settings = folder.store, folder.settings
-    processes = settings.tensor_parallel * settings.data_parallel
-    shared_bytes = machine.memory_cap(settings.device, settings.workers, processes)
+    shared_bytes = machine.run_cap(settings)
     limits = Limits(
         budget=settings.whole_budget,
         memory_bytes=settings.limits.memory_bytes or shared_bytes or machine.memory_bytes,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from autoresearch.config import Settings
+from autoresearch.errors import UserError
 from autoresearch.program import told
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe, window_of
+from autoresearch.workers.fleet import Fleet
+from autoresearch.workers.launcher import Launcher
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine, look
 from trainer.protocol import RunRequest
@@ -24,12 +27,41 @@ def machine_of(settings: Settings) -> Machine:
     return look(settings.device, settings.backend, False if settings.trainer else settings.compile)
 
 
-def start_workers(folder: StudyFolder, machine: Machine) -> LocalLauncher:
-    """As many warm workers as the settings and the machine give; the caller closes them."""
-    settings, own = folder.settings, folder.settings.trainer
+def machine_of_runs(folder: StudyFolder, note: Callable[[str], None]) -> Machine:
+    """The machine that runs are done on: this one, or a node of the cluster, which is waited for.
+
+    Raises UserError where it cannot do what study.toml asks, or is of another kind than that of the study's earlier
+    runs while a budget is in seconds.
+    """
+    settings = folder.settings
+    if settings.workers.launcher == "ray":
+        if settings.trainer is not None:
+            raise UserError("a program of your own is run on this machine only: set workers.launcher = 'local'")
+        from autoresearch.workers.ray_cluster import machine_there
+
+        machine = machine_there(settings, note)
+    else:
+        machine = machine_of(settings)
+    others = folder.store.devices() - {machine.name}
+    if others and "seconds" in settings.budget:
+        raise UserError(
+            f"study {folder.name} has a budget in seconds and runs that were made on {', '.join(sorted(others))}; on "
+            f"{machine.name} a second buys another training: go on there, or start a new study"
+        )
+    return machine
+
+
+def start_workers(folder: StudyFolder, machine: Machine) -> Launcher:
+    """As many warm workers as the settings and the machine or the cluster give; the caller closes them."""
+    settings, log, own = folder.settings, folder.path / "workers.log", folder.settings.trainer
+    if settings.workers.launcher == "ray":
+        from autoresearch.workers.ray_launcher import RayLauncher
+
+        text = folder.store.study()["data_dir"]
+        only_device = machine.name if "seconds" in settings.budget else None
+        return RayLauncher(settings, log, text and Path(text), only_device, Fleet(folder.path))
     processes = settings.tensor_parallel * settings.data_parallel
-    devices = machine.worker_devices(settings.device, settings.workers, processes)
-    log = folder.path / "workers.log"
+    devices = machine.places(settings)
     if own is not None:
         told.check(own, folder.menu)
         environment = partial(
@@ -40,11 +72,6 @@ def start_workers(folder: StudyFolder, machine: Machine) -> LocalLauncher:
             devices, settings.energy, log, command, 1, machine.uuids, environment, Path(place) if place else None
         )
     return LocalLauncher(devices, settings.energy, log, processes=processes, uuids=machine.uuids)
-
-
-def memory_cap(settings: Settings, machine: Machine) -> int | None:
-    """What each process of a run may take of a GPU that is not its own alone; see Machine."""
-    return machine.memory_cap(settings.device, settings.workers, settings.tensor_parallel * settings.data_parallel)
 
 
 def make_request(
@@ -79,7 +106,7 @@ def make_request(
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         score_test=score_test,
-        memory_bytes=memory_cap(settings, machine),
+        memory_bytes=machine.run_cap(settings),
         stop_above=[[*limit] for limit in stop_above],
         # no setting: one window for the whole study
         score_window=None if own else window_of(baseline.recipe),

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from autoresearch.config import EnergySettings
 from autoresearch.workers.energy import Energy, estimate
-from autoresearch.workers.launcher import Launcher, Progress, read_result
+from autoresearch.workers.launcher import Launcher, Note, Progress, read_result
 from trainer.protocol import RunRequest, RunResult
 
 POLL_SECONDS = 0.5
@@ -80,10 +80,10 @@ class Crew(Generic[R]):
         """Asks a run to end; see Launcher."""
         self._launcher.cancel(run_id)
 
-    def next_event(self, timeout_seconds: float = POLL_SECONDS) -> Progress | Ended[R] | Lost[R] | None:
+    def next_event(self, timeout_seconds: float = POLL_SECONDS) -> Progress | Note | Ended[R] | Lost[R] | None:
         """What happens next; None where nothing does in that time."""
         event = self._launcher.next_event(timeout_seconds)
-        if event is None or isinstance(event, Progress):
+        if event is None or isinstance(event, Progress | Note):
             return event
         run = self.in_flight.pop(event.run_id)
         if event.result.failure == "worker_died" and self._attempts[event.run_id] < self._max_attempts:

@@ -9,10 +9,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch.config import EnergySettings
+from autoresearch import words
+from autoresearch.config import EnergySettings, WorkerSettings
 from autoresearch.errors import UserError
 from autoresearch.workers.energy import EnergyMeter
 from autoresearch.workers.machine import Machine, look
+from autoresearch.workers.ray_slot import versions_there
 
 MIN_FREE_BYTES = 5 * 2**30
 
@@ -45,6 +47,43 @@ def examine(home: Path) -> list[Finding]:
         *([_compile(machine)] if machine is not None else []),
         Finding("energy", f"source: {_energy(machine)}"),
     ]
+
+
+def examine_cluster(address: str) -> list[Finding]:
+    """What a Ray cluster offers, and whether each node has what runs need; one that differs from here is no good."""
+    from autoresearch.workers import ray_cluster
+
+    try:
+        asked = WorkerSettings(launcher="ray", address=address)
+    except ValueError:
+        return [Finding("cluster", f"{address!r} is no address: write auto, HOST:PORT or ray://HOST:10001", False)]
+    try:
+        ray = ray_cluster.join(asked)
+    except UserError as error:
+        return [Finding("cluster", str(error), False)]
+    nodes, here = ray_cluster.nodes(ray), versions_there()
+    whole = {name: sum(node.resources.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    offered = ", ".join(f"{amount:g} {name}" for name, amount in whole.items() if amount)
+    findings = [
+        Finding(
+            "cluster", f"Ray {ray.__version__} at {address}, {words.count(len(nodes), 'node')}: {offered or 'nothing'}"
+        )
+    ]
+    for node in nodes:
+        what = f"node {node.host} ({node.id[:8]})"
+        parts = [f"{node.resources[name]:g} {name}" for name in ("CPU", "GPU") if node.resources.get(name)]
+        parts += [f"{node.resources.get('memory', 0.0) / 2**30:.0f} GiB"]
+        parts += [f"{name}={value}" for name, value in node.labels.items() if name != ray_cluster.NODE_ID_LABEL]
+        try:
+            there = ray_cluster.versions(ray, node)
+        except UserError as error:
+            findings.append(Finding(what, f"{', '.join(parts)}; {error}", False))
+            continue
+        told = ", ".join(f"{name} {version}" for name, version in there.items())
+        unlike = ", ".join(name for name in here if there.get(name) != here[name])
+        differs = f"; other than here: {unlike}" if unlike else ""
+        findings.append(Finding(what, f"{', '.join(parts)}; {told}{differs}", not unlike))
+    return findings
 
 
 def _device(machine: Machine) -> str:

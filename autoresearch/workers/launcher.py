@@ -33,7 +33,14 @@ class Finished:
     energy: Energy
 
 
-Event = Progress | Finished
+@dataclass(frozen=True)
+class Note:
+    """What a person should hear of the workers."""
+
+    text: str
+
+
+Event = Progress | Finished | Note
 
 
 def read_result(path: str | Path) -> RunResult:
@@ -44,9 +51,11 @@ def read_result(path: str | Path) -> RunResult:
 
 
 class Launcher(Protocol):
-    """Takes up to `capacity` runs at once. Never raises for a run that fails: that is a result."""
+    """Takes up to `capacity` runs at once, which may change with each event, down to none. Never raises for a run that
+    fails: that is a result."""
 
-    capacity: int
+    @property
+    def capacity(self) -> int: ...
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None: ...
 

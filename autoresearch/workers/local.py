@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ class LocalLauncher:
 
     processes: of which a worker consists, on as many devices from its own on. uuids: of the machine's GPUs, by which
     their energy is metered. environment, folder: of workers that are no trainer of ours; see WorkerProcess.
+    Another thread may submit and cancel while one waits for events.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class LocalLauncher:
     ) -> None:
         self.capacity = len(devices)
         self._heard: queue.Queue[Heard] = queue.Queue()
+        self._lock = threading.Lock()
         self.meter = EnergyMeter(energy, uuids)  # one for all: workers may share a GPU
         self._workers = [
             WorkerProcess(device, self.meter, log, self._heard, command, processes, environment, folder)
@@ -45,21 +48,24 @@ class LocalLauncher:
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free worker; asserts that there is one."""
-        worker = next(worker for worker in self._workers if worker.request is None)
-        worker.start_run(request, timeout_seconds)
+        with self._lock:
+            worker = next(worker for worker in self._workers if worker.request is None)
+            worker.start_run(request, timeout_seconds)
 
     def cancel(self, run_id: str) -> None:
-        for worker in self._workers:
-            if worker.request is not None and worker.request.run_id == run_id:
-                worker.cancel()
+        with self._lock:
+            for worker in self._workers:
+                if worker.request is not None and worker.request.run_id == run_id:
+                    worker.cancel()
 
     def next_event(self, timeout_seconds: float) -> Event | None:
         """The next event, or None after `timeout_seconds` without one."""
         deadline = time.monotonic() + timeout_seconds
         while True:
-            for worker in self._workers:
-                if late := worker.overdue():
-                    return late
+            with self._lock:
+                for worker in self._workers:
+                    if late := worker.overdue():
+                        return late
             try:
                 timeout = max(0.0, min(LOOK_SECONDS, deadline - time.monotonic()))
                 worker, process, message = self._heard.get(timeout=timeout)
@@ -67,8 +73,9 @@ class LocalLauncher:
                 if time.monotonic() >= deadline:
                     return None
                 continue
-            if event := worker.translate(process, message):
-                return event
+            with self._lock:
+                if event := worker.translate(process, message):
+                    return event
 
     def close(self) -> None:
         """Ends all workers at once; what they were at is lost and can be run again."""

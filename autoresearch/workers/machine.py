@@ -10,6 +10,7 @@ from typing import Literal
 
 import psutil
 
+from autoresearch.config import Settings
 from autoresearch.errors import UserError
 from autoresearch.workers import nvml
 from autoresearch.workers.probe import ProbeFailed, ask
@@ -63,10 +64,34 @@ class Machine:
         """
         if self.kind == "cpu":
             return None
-        sharers = max(Counter(self.worker_devices(device, workers, processes)).values())
+        return self._cap(max(Counter(self.worker_devices(device, workers, processes)).values()))
+
+    def places(self, settings: Settings) -> list[str]:
+        """The (first) device of each worker on this machine, as study.toml asks for them. Raises UserError for one that
+        is not here."""
+        asked, processes = settings.workers, settings.tensor_parallel * settings.data_parallel
+        if not asked.devices:
+            return self.worker_devices(settings.device, asked.most, processes)
+        for name in asked.devices:
+            kind, _, first = name.partition(":")
+            if kind != self.kind or int(first or 0) + processes > self.devices:
+                raise UserError(
+                    f"workers.devices names {name}, but here are {self.devices} x {self.name} ({self.kind})"
+                )
+        return asked.devices[: asked.most]
+
+    def run_cap(self, settings: Settings) -> int | None:
+        """Bytes that each process of a run may take of its GPU; None: all of it, or there is none."""
+        if self.kind == "cpu":
+            return None
+        if settings.workers.launcher == "ray":
+            return self._cap(max(1.0, 1 / settings.workers.gpus))
+        return self._cap(max(Counter(self.places(settings)).values()))
+
+    def _cap(self, sharers: float) -> int | None:
         if sharers == 1 and not self.is_integrated:
             return None
-        share = self.memory_bytes // sharers
+        share = int(self.memory_bytes // sharers)
         return max(share - CONTEXT_BYTES, share // 2)
 
 

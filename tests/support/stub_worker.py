@@ -24,6 +24,7 @@ from trainer.protocol import RunRequest, RunResult, cancelled_run
 
 USUAL_TOKENS, USUAL_STEPS = 200_000, 25
 NOISE = float(os.environ.get("STUB_NOISE", "0.002"))
+PIDS = os.environ.get("STUB_PIDS")
 
 
 def tell(**message: object) -> None:
@@ -48,6 +49,8 @@ def main() -> None:
             continue  # it came too late
         request = RunRequest.read(line.strip())
         Path(request.result_path).with_name("pid").write_text(str(os.getpid()))
+        if PIDS:  # where a run's folder is a node's own
+            Path(PIDS, request.run_id).write_text(str(os.getpid()))
         tell(event="start", run_id=request.run_id)
         recipe = request.recipe
         marker = Path(request.result_path).with_name("died")

@@ -294,6 +294,11 @@ class Trajectory(StudyRow, Reflections):
             scores.setdefault(row["trial"], {})[row["seed"]] = row["val_bpb"]
         return dict(scores)
 
+    def devices(self) -> set[str]:
+        """The classes of device that complete runs were made on, as far as they tell."""
+        sql = "SELECT DISTINCT json_extract(versions, '$.device') AS device FROM runs WHERE state = 'complete'"
+        return {row["device"] for row in self._rows(sql) if row["device"]}
+
     def curve(self, trial: int, seed: int) -> list[list[float]]:
         row = self._first("SELECT curve FROM runs WHERE trial = ? AND seed = ?", [trial, seed])
         return json.loads(row["curve"]) if row and row["curve"] else []

@@ -33,7 +33,7 @@ def test_init_makes_a_study_and_refuses_a_second_of_that_name(command: Command, 
     made = command("init", "mine", "--preset", "cpu-nano", "--proposer", "random", "--workers", "3", "--seed", "7")
     assert made.code == 0 and "next: autoresearch run mine" in made.out
     settings = (tmp_path / "home" / "mine" / "study.toml").read_text()
-    assert 'name = "random"' in settings and "workers = 3" in settings and "seed = 7" in settings
+    assert 'name = "random"' in settings and "most = 3" in settings and "seed = 7" in settings
     assert "# auto, cpu, cuda or cuda:N" in settings, "comments are for people"
     again = command("init", "mine")
     assert again.code == 2 and "exists already" in again.err

@@ -11,7 +11,7 @@ from command_line import Command
 from programs import ARGUMENTS, CONSTANTS, MENU, PYTHON, make_own_study, run_own_study, script
 from studies import MACHINE, assert_git_and_database_agree, change, git, query
 
-from autoresearch.config import PRESETS, Settings, parse_settings
+from autoresearch.config import PRESETS, Settings, WorkerSettings, parse_settings
 from autoresearch.errors import BaselineFails, UserError
 from autoresearch.evidence import Evidence
 from autoresearch.evidence.meters import meters_of
@@ -145,7 +145,7 @@ def test_the_program_cannot_change_once_there_are_runs(accuracy: StudyFolder) ->
 
 def test_the_shipped_settings_are_the_defaults() -> None:
     settings = parse_settings((PRESETS / "own.toml").read_text(), "own.toml")
-    default = Settings(preset="own", budget=settings.budget, workers=1)
+    default = Settings(preset="own", budget=settings.budget, workers=WorkerSettings(most=1))
     assert {name for name in Settings.model_fields if getattr(settings, name) != getattr(default, name)} == {"decision"}
     assert settings.decision.model_copy(update={"prior_deviation": 0.007}) == default.decision
 

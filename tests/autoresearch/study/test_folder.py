@@ -57,7 +57,7 @@ def test_a_study_begun_from_another_measures_its_incumbent_anew_with_seeds_never
     after = continue_study(tmp_path, "two", before, {"workers": 3})
     assert after.store.trials()[0].recipe == before.store.trials()[1].recipe
     assert after.menu_text == before.menu_text and after.settings.decision == before.settings.decision
-    assert after.settings.workers == 3
+    assert after.settings.workers.most == 3
     assert query(after, "SELECT begun_from FROM studies") == [('{"study": "one", "trial": 1}',)]
     assert query(before, "SELECT begun_from FROM studies") == [(None,)]
     run_study(after, [change("d_ff", 256), change("lr", BAD)], workers=1)
@@ -163,7 +163,7 @@ def test_a_preset_that_is_none_names_those_that_are(tmp_path: Path) -> None:
 def test_settings_given_at_init_keep_the_files_comments(tmp_path: Path) -> None:
     folder = make_study(tmp_path, data__source='a "quoted" # path', workers=3, limits__trials=5)
     assert folder.settings.data.source == 'a "quoted" # path'
-    assert (folder.settings.workers, folder.settings.limits.trials) == (3, 5)
+    assert (folder.settings.workers.most, folder.settings.limits.trials) == (3, 5)
     preset = (PRESETS / "cpu-nano" / "study.toml").read_text("utf-8").splitlines()
     written = (folder.path / "study.toml").read_text("utf-8").splitlines()
     comments = [line.partition("#")[2] for line in preset if "#" in line and not line.startswith("source")]

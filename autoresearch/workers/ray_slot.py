@@ -1,0 +1,146 @@
+"""What runs on a node of a cluster: an actor that feeds one warm worker, hears it, meters it and cleans up after it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autoresearch.config import EnergySettings
+from autoresearch.workers.launcher import Finished, Progress
+from autoresearch.workers.local import LocalLauncher
+from autoresearch.workers.machine import Machine, look
+from autoresearch.workers.ray_data import Text
+from trainer.protocol import RunRequest
+
+# Of a run's log, as many of its last bytes come back.
+LOG_BYTES = 2**20
+# With less left a failed run is the disk's fault and not the recipe's.
+FULL_DISK_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a slot is told when it is made."""
+
+    device: str
+    backend: str
+    processes: int
+    energy: EnergySettings
+    command: Sequence[str] | None  # of a worker; None: the trainer's, with the node's own Python
+    text: Text | None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a slot says of itself. device: the class that its runs are compared within."""
+
+    node: str
+    host: str
+    machine: Machine
+    has_text: bool
+
+    @property
+    def device(self) -> str:
+        return self.machine.name
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run has ended, with the last of its log. whole: the worker itself told how, in its result. disk_full: the
+    node's disk is to blame if it failed."""
+
+    end: Finished
+    log: bytes
+    whole: bool
+    disk_full: bool
+
+
+def look_there(device: str, backend: str, compile: bool | str) -> Machine:
+    """The machine of the node that this runs on."""
+    return look(device, backend, compile)  # type: ignore[arg-type]  # as study.toml has it
+
+
+def versions_there() -> dict[str, str]:
+    """What a run would be done with on the node that this runs on; what is not installed is left out."""
+    found = {"Python": platform.python_version()}
+    for package in ("autoresearch", "torch"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+class Slot:
+    """One run at a time, on what Ray has set aside for this actor. It has two threads: one waits in `events`."""
+
+    def __init__(self, terms: Terms) -> None:
+        from autoresearch.workers.process import WORKER
+
+        # Ray sets it to the number of cores; a worker's own choice is one thread, and the order of sums hangs on it.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        self._terms, self._machine = terms, look(terms.device, terms.backend)
+        self._scratch = Path(tempfile.mkdtemp(prefix="autoresearch-slot-"))
+        self._text_folder = None if terms.text is None else terms.text.here()
+        self._launcher = LocalLauncher(
+            self._machine.worker_devices(terms.device, 1, terms.processes),
+            terms.energy,
+            self._scratch / "workers.log",
+            terms.command or WORKER,
+            terms.processes,
+            self._machine.uuids,
+        )
+
+    def offer(self) -> Offer:
+        import ray
+
+        has_text = self._terms.text is None or self._text_folder is not None
+        return Offer(ray.get_runtime_context().get_node_id(), socket.gethostname(), self._machine, has_text)
+
+    def receive(self, chunks: Mapping[str, Sequence[Any]]) -> Offer:
+        """Takes the text. Raises OSError or UserError where that fails."""
+        assert self._terms.text is not None
+        self._text_folder = self._terms.text.receive(chunks)
+        return self.offer()
+
+    def begin(self, request: RunRequest, timeout_seconds: float) -> None:
+        """Hands a run to the worker. Its files are the slot's own: one that is done again elsewhere shares none."""
+        folder = self._scratch / request.run_id
+        folder.mkdir(exist_ok=True)
+        text = self._terms.text
+        if text is not None and self._text_folder is not None and request.data_dir == text.path:
+            request = replace(request, data_dir=self._text_folder)
+        self._launcher.submit(replace(request, result_path=str(folder / "result.json")), timeout_seconds)
+
+    def cancel(self, run_id: str) -> None:
+        self._launcher.cancel(run_id)
+
+    def events(self, seconds: float) -> Progress | Done | None:
+        """The next event; None after so many seconds without one."""
+        match self._launcher.next_event(seconds):
+            case Progress() as sign:
+                return sign
+            case Finished() as end:
+                return self._done(end)
+        return None
+
+    def _done(self, end: Finished) -> Done:
+        folder, idle = self._scratch / end.run_id, self._scratch / "workers.log"
+        texts = [log.read_bytes() for log in (idle, folder / "worker.log") if log.exists()]
+        is_full = end.result.failure is not None and shutil.disk_usage(self._scratch).free < FULL_DISK_BYTES
+        is_whole = (folder / "result.json").exists()
+        shutil.rmtree(folder, ignore_errors=True)
+        idle.unlink(missing_ok=True)
+        return Done(end, b"".join(texts)[-LOG_BYTES:], is_whole, is_full)
+
+    def close(self) -> None:
+        """Ends the worker and leaves nothing behind."""
+        self._launcher.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)

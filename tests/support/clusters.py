@@ -1,0 +1,115 @@
+"""A Ray cluster of two nodes on this machine, for tests: nodes are added and killed, and a launcher is put on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from studies import MACHINE, wait_until
+
+from autoresearch.config import LimitSettings, Settings, WorkerSettings
+from autoresearch.night.limits import StopRule
+from autoresearch.night.loop import StudyLoop
+from autoresearch.proposers.classic import ScriptedProposer
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.preset import load_preset
+from autoresearch.workers.launcher import Note
+
+STORE_BYTES = 80 * 2**20  # the least that Ray takes
+# Slots take so much of a node's single core, so that a node carries two.
+CPUS = 0.5
+
+
+class TwoNodes:
+    """`head` is where the driver is, `other` may be killed; slots are placed by the labels site=head, site=other."""
+
+    def __init__(self, folder: str) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 1,
+                "include_dashboard": False,
+                "temp_dir": folder,
+                "object_store_memory": STORE_BYTES,
+                "labels": {"site": "head"},
+            },
+        )
+        self.other = self.add()
+
+    def add(self, site: str = "other") -> Any:
+        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, labels={"site": site})
+
+    def kill(self, node: Any) -> None:
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+@contextmanager
+def two_nodes() -> Iterator[TwoNodes]:
+    """The cluster, with this process as its driver."""
+    import ray
+
+    # A short path: the names of Ray's sockets are in it. Not Ray's usual place, which is one for the whole machine.
+    with tempfile.TemporaryDirectory(prefix="ray") as folder, tempfile.TemporaryDirectory() as pids:
+        ours = {
+            "RAY_TMPDIR": folder,
+            "STUB_PIDS": pids,
+            "RAY_AUTH_MODE": "disabled",
+        }  # a person's own token is not ours
+        os.environ.update(ours)
+        place = Path(folder) / "ray"  # as Ray would have it
+        place.mkdir()
+        nodes = TwoNodes(str(place))
+        try:
+            ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            yield nodes
+        finally:
+            ray.shutdown()
+            nodes.cluster.shutdown()
+            for name in ours:
+                del os.environ[name]
+
+
+def cluster_settings(**asked: Any) -> Settings:
+    """Of the smallest preset, on Ray."""
+    workers = WorkerSettings(launcher="ray", **{"cpus": CPUS, **asked})
+    return load_preset("cpu-nano").settings.model_copy(update={"device": "cpu", "workers": workers})
+
+
+def launcher_on(log: Path, command: Sequence[str], slots: int | None = None, **asked: Any) -> Any:
+    """A launcher with as many slots as it is to have, `most` by default; it has heard nothing else yet."""
+    from autoresearch.workers.ray_launcher import RayLauncher
+
+    settings = cluster_settings(**asked)
+    launcher = RayLauncher(settings, log, command=command)
+    wait_for_slots(launcher, slots or settings.workers.most or 1)
+    return launcher
+
+
+def wait_for_slots(launcher: Any, count: int) -> list[str]:
+    """Returns what was told meanwhile."""
+    notes: list[str] = []
+
+    def there() -> bool:
+        event = launcher.next_event(0.05)
+        assert event is None or isinstance(event, Note), event
+        notes.extend([event.text] if event else [])
+        return launcher.capacity == count
+
+    wait_until(there, 60.0)
+    return notes
+
+
+def night_on(launcher: Any, folder: StudyFolder, answers: list[str]) -> str:
+    """One night; the launcher is closed. `answers` are the scripted proposals for trials 1, 2, ..."""
+    stop = StopRule(folder, LimitSettings(min_free_disk_bytes=0))
+    try:
+        return StudyLoop(folder, launcher, ScriptedProposer(answers), MACHINE, folder.path, stop).run()
+    finally:
+        launcher.close()
