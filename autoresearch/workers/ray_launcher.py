@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import RLock
 from typing import Any
 
 from autoresearch.config import Settings
@@ -33,15 +37,14 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(eq=False)
 class _Slot:
-    """A slot as the runner knows it. awaited: what its actor answers next. offer: None while Ray looks for room."""
+    """A slot as the runner knows it. offer: None while Ray looks for room. is_told: its actor has the run."""
 
     number: int
     actor: Any
-    awaited: Any
-    beginning: Any = None  # what its actor says to the run that it was handed
     offer: Offer | None = None
     ready: bool = False  # it can take runs: the text is there
     run: RunRequest | None = None
+    is_told: bool = False
     cancelled: bool = False
     begun: float = 0.0
     heard: float = 0.0
@@ -54,7 +57,7 @@ class RayLauncher:
     """See Launcher. Ray chooses the node of each slot; one that is lost takes its run along, and another is made.
 
     only_device: a class of device; slots of other classes are turned away by name. fleet: where what each slot does is
-    written down, and which nodes to drain is read.
+    written down, and which nodes to drain is read. Another thread may submit and cancel while one waits for events.
     """
 
     def __init__(
@@ -76,6 +79,9 @@ class RayLauncher:
         self._make = self._ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(Slot)
         self._slots: list[_Slot] = []
         self._events: deque[Event] = deque()
+        self._waiting: deque[tuple[RunRequest, float]] = deque()  # handed out just as the slot for it was lost
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()  # what slots have answered
+        self._lock = RLock()
         self._turned_away: set[str] = set()  # ids of nodes
         self._drained: frozenset[str] = frozenset()
         self._hosts: dict[str, str] = {}  # node id -> host, of the living
@@ -90,40 +96,38 @@ class RayLauncher:
     @property
     def capacity(self) -> int:
         """Runs that slots have or can take now."""
-        return sum(slot.run is not None or self._is_free(slot) for slot in self._slots)
+        busy, free = sum(slot.run is not None for slot in self._slots), sum(map(self._is_free, self._slots))
+        return busy + max(free, len(self._waiting))
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
-        """Hands the run to a free slot; asserts that there is one."""
-        slot = next(slot for slot in self._slots if self._is_free(slot))
+        """Hands the run to a free slot; where there is none any more, to the next that is."""
         result = Path(request.result_path)
         result.unlink(missing_ok=True)
         request.write(result.with_name("request.json"))
-        slot.run, slot.cancelled, slot.begun = request, False, time.monotonic()
-        slot.beginning = slot.actor.begin.remote(request, timeout_seconds)
+        with self._lock:
+            self._waiting.append((request, timeout_seconds))
+            self._hand_on()
 
     def cancel(self, run_id: str) -> None:
-        for slot in self._slots:
-            if slot.run is not None and slot.run.run_id == run_id:
-                slot.cancelled = True
-                if slot.beginning is None:  # else it might overtake the run that it is meant for
-                    slot.actor.cancel.remote(run_id)
+        with self._lock:
+            self._cancel(run_id)
 
     def next_event(self, timeout_seconds: float) -> Event | None:
         """The next event, or None after `timeout_seconds` without one."""
         deadline = time.monotonic() + timeout_seconds
-        while not self._events:
-            self._look()
-            if self._events:
-                break
-            seconds = max(0.0, min(LOOK_SECONDS, deadline - time.monotonic()))
-            awaited = {answer: slot for slot in self._slots for answer in (slot.awaited, slot.beginning) if answer}
-            if not awaited:
-                time.sleep(seconds)
-            for answer in self._ray.wait([*awaited], timeout=seconds)[0] if awaited else ():
-                self._hear(awaited[answer], answer)
-            if time.monotonic() >= deadline and not self._events:
-                return None
-        return self._events.popleft()
+        while True:
+            with self._lock:
+                self._look()
+                if self._events:
+                    return self._events.popleft()
+            try:
+                heard = self._inbox.get(timeout=max(0.0, min(LOOK_SECONDS, deadline - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    return None
+                continue
+            with self._lock:
+                heard()
 
     def close(self) -> None:
         """Ends all workers at once; what they were at is lost and can be run again."""
@@ -138,35 +142,64 @@ class RayLauncher:
         if self._fleet is not None:
             self._fleet.forget()
 
+    # --- runs to slots ---
+
+    def _hand_on(self) -> None:
+        for slot in self._slots:
+            if self._waiting and self._is_free(slot):
+                slot.run, timeout_seconds = self._waiting.popleft()
+                slot.cancelled, slot.is_told, slot.begun = False, False, time.monotonic()
+                begun = slot.actor.begin.remote(slot.run, timeout_seconds)
+                self._hear(slot, begun, partial(self._begun, slot.run))
+
+    def _begun(self, run: RunRequest, slot: _Slot, told: None) -> None:
+        if slot.run is run:
+            slot.is_told = True
+            if slot.cancelled:
+                slot.actor.cancel.remote(run.run_id)
+
+    def _cancel(self, run_id: str) -> None:
+        for request, _ in self._waiting:
+            if request.run_id == run_id:
+                self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not request)
+                result = RunResult(run_id, request.seed, "cancelled", message="cancelled before it began")
+                self._events.append(Finished(run_id, result, Energy(0.0, "estimate")))
+                return
+        for slot in self._slots:
+            if slot.run is not None and slot.run.run_id == run_id:
+                slot.cancelled = True
+                if slot.is_told:  # else it might overtake the run that it is meant for
+                    slot.actor.cancel.remote(run_id)
+
     # --- what slots say ---
 
-    def _hear(self, slot: _Slot, answer: Any) -> None:
-        if slot not in self._slots:  # it was lost by another answer just now
+    def _hear(self, slot: _Slot, answer: Any, then: Callable[[_Slot, Any], None]) -> None:
+        """Has `then` told what the slot answers, once it does."""
+        answer.future().add_done_callback(lambda future: self._inbox.put(partial(self._take, slot, future, then)))
+
+    def _take(self, slot: _Slot, future: Future[Any], then: Callable[[_Slot, Any], None]) -> None:
+        if slot not in self._slots:  # it was lost meanwhile
             return
         try:
-            told = self._ray.get(answer)
+            told = future.result()
         except self._ray.exceptions.RayError as error:
             self._break(slot, error)
             return
         slot.heard = time.monotonic()
-        if answer == slot.beginning:
-            slot.beginning = None
-            if slot.cancelled and slot.run is not None:
-                slot.actor.cancel.remote(slot.run.run_id)
-            return
+        then(slot, told)
+        self._hand_on()
+
+    def _listen(self, slot: _Slot) -> None:
+        self._hear(slot, slot.actor.events.remote(ANSWER_SECONDS), self._event)
+
+    def _event(self, slot: _Slot, told: Progress | Done | None) -> None:
         match told:
-            case Offer():
-                self._welcome(slot, told)
-                return
             case Progress() if slot.run is not None:
                 self._events.append(told)
             case Done() if slot.run is not None:
                 self._finish(slot, slot.run, told)
         if slot in self._slots:
             self._listen(slot)
-
-    def _listen(self, slot: _Slot) -> None:
-        slot.awaited = slot.actor.events.remote(ANSWER_SECONDS)
 
     def _welcome(self, slot: _Slot, offer: Offer) -> None:
         slot.offer = offer
@@ -182,7 +215,7 @@ class RayLauncher:
         elif not offer.has_text:
             assert self._text is not None
             self._chunks = self._chunks or self._text.send()
-            slot.awaited = slot.actor.receive.remote(self._chunks)
+            self._hear(slot, slot.actor.receive.remote(self._chunks), self._welcome)
         else:
             slot.ready, slot.heard = True, time.monotonic()
             self._tell_of_devices()
@@ -228,9 +261,9 @@ class RayLauncher:
         self._hosts = {node.id: node.host for node in found}
         if self._fleet is not None:
             self._drain(self._fleet.drained())
-        for slot in [slot for slot in self._slots if slot.ready and now - slot.heard > SILENCE_SECONDS]:
-            if not self._ray.wait([slot.awaited], timeout=0)[0]:  # else it was the runner who did not listen
-                self._lose(slot, f"it has said nothing for {SILENCE_SECONDS:g} s")
+        silent = [slot for slot in self._slots if slot.ready and now - slot.heard > SILENCE_SECONDS]
+        for slot in silent if self._inbox.empty() else ():  # else it was the runner who did not listen
+            self._lose(slot, f"it has said nothing for {SILENCE_SECONDS:g} s")
         closed = self._drained | self._turned_away
         wanted = self._asked.most or sum(node.fits(self._asked) for node in found if node.id not in closed)
         for slot in [slot for slot in self._slots if slot.offer is None][: max(0, len(self._slots) - wanted)]:
@@ -238,7 +271,8 @@ class RayLauncher:
         while len(self._slots) < wanted and now >= self._rest_until:
             actor = self._make.options(**options(self._asked, closed & self._hosts.keys())).remote(self._terms)
             self._made += 1
-            self._slots.append(_Slot(self._made, actor, actor.offer.remote()))
+            self._slots.append(_Slot(self._made, actor))
+            self._hear(self._slots[-1], actor.offer.remote(), self._welcome)
         self._tell_of_waiting()
         if self._fleet is not None:
             self._fleet.write([self._place(slot) for slot in self._slots if slot.offer is not None])
