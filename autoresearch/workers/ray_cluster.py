@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +11,7 @@ from autoresearch.errors import UserError
 from autoresearch.workers.machine import Machine
 from autoresearch.workers.ray_slot import look_there, versions_there
 
-# Between two words to a person who waits for a node.
-PATIENCE_SECONDS = 30.0
+ANSWER_SECONDS = 30.0  # of a node that is asked what it has installed
 CONNECT_SECONDS = 10.0
 NODE_ID_LABEL = "ray.io/node-id"
 
@@ -113,14 +111,15 @@ def device_there(settings: Settings) -> str:
     return "cuda" if gpus else "cpu"
 
 
-def machine_there(settings: Settings, note: Callable[[str], None]) -> Machine:
-    """The machine of the first node that has what a run asks for; waits until there is one, and says so."""
+def machine_there(settings: Settings, seconds: float) -> Machine | None:
+    """The machine of the first node that has what a run asks for; None where none is free for so long."""
     asked = settings.workers
     ray = join(asked)
     task = ray.remote(max_retries=3, **options(asked))(look_there)
     answer = task.remote(device_there(settings), settings.backend, settings.compile)
-    while not ray.wait([answer], timeout=PATIENCE_SECONDS)[0]:
-        note(f"no node of the cluster is free for a run ({what(asked)}) yet: the night waits for one")
+    if not ray.wait([answer], timeout=seconds)[0]:
+        ray.cancel(answer)
+        return None
     try:
         machine: Machine = ray.get(answer)
     except ray.exceptions.RayTaskError as error:
@@ -134,9 +133,9 @@ def versions(ray: Any, node: Node) -> dict[str, str]:
     """Of what a node has installed for runs. Raises UserError where it does not say so in time, or cannot."""
     task = ray.remote(num_cpus=0, max_retries=0, label_selector={NODE_ID_LABEL: node.id})(versions_there)
     try:
-        found: dict[str, str] = ray.get(task.remote(), timeout=PATIENCE_SECONDS)
+        found: dict[str, str] = ray.get(task.remote(), timeout=ANSWER_SECONDS)
     except ray.exceptions.GetTimeoutError:
-        raise UserError(f"says nothing within {PATIENCE_SECONDS:g} s") from None
+        raise UserError(f"says nothing within {ANSWER_SECONDS:g} s") from None
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raise UserError(f"cannot do runs: {(str(cause).strip() or '?').splitlines()[-1]}") from None

@@ -310,17 +310,9 @@ class RayLauncher:
         if tell:
             self._events.append(Note(f"slot {slot.number}{where} is lost: {why}"))
         self._drop(slot)
-        if (run := slot.run) is None:
-            return
-        seconds = time.monotonic() - slot.begun
-        energy, asked = self._settings.energy, self._asked
-        watts = asked.gpus * energy.gpu_watts or max(asked.cpus, 1.0) * energy.watts_per_core
-        result = RunResult(
-            run.run_id, run.seed, "failed", failure="worker_died", message=f"its slot{where} was lost: {why}"
-        )
-        if slot.cancelled:
-            result = _unwanted(result)
-        self._events.append(Finished(run.run_id, result, Energy(seconds * watts, "estimate")))
+        if slot.run is not None:
+            seconds, message = time.monotonic() - slot.begun, f"its slot{where} was lost: {why}"
+            self._events.append(lost(self._settings, slot.run, seconds, message, slot.cancelled))
 
     def _drop(self, slot: _Slot) -> None:
         self._slots.remove(slot)
@@ -369,6 +361,14 @@ class RayLauncher:
             slot.number, slot.offer.host, slot.offer.node, slot.offer.device, does, closing, slot.runs,
             busy / max(now - slot.born, 1e-9),
         )  # fmt: skip
+
+
+def lost(settings: Settings, run: RunRequest, seconds: float, message: str, cancelled: bool) -> Finished:
+    """The end of a run of which nothing more is heard, its energy estimated."""
+    energy, asked = settings.energy, settings.workers
+    watts = asked.gpus * energy.gpu_watts or max(asked.cpus, 1.0) * energy.watts_per_core
+    result = RunResult(run.run_id, run.seed, "failed", failure="worker_died", message=message)
+    return Finished(run.run_id, _unwanted(result) if cancelled else result, Energy(seconds * watts, "estimate"))
 
 
 def _unwanted(result: RunResult) -> RunResult:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from studies import MACHINE, wait_until
 
@@ -18,7 +18,11 @@ from autoresearch.night.loop import StudyLoop
 from autoresearch.proposers.classic import ScriptedProposer
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.preset import load_preset
+from autoresearch.workers.fleet import Fleet
 from autoresearch.workers.launcher import Note
+
+if TYPE_CHECKING:
+    from autoresearch.workers.ray_outside import RayOutside
 
 STORE_BYTES = 80 * 2**20  # the least that Ray takes
 # Slots take so much of a node's single core, so that a node carries two.
@@ -51,29 +55,50 @@ class TwoNodes:
 
 
 @contextmanager
+def head(port: int) -> Iterator[str]:
+    """A cluster of one node, killed at the end; its address."""
+    from ray.cluster_utils import Cluster
+
+    with _surroundings() as place:
+        args = {"gcs_server_port": port, "num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        cluster = Cluster(initialize_head=True, head_node_args={**args, "temp_dir": place})
+        try:
+            yield cluster.address
+        finally:
+            cluster.shutdown()
+
+
+@contextmanager
+def _surroundings() -> Iterator[str]:
+    """What Ray finds in the environment; yields the folder that it is to write to."""
+    # A short path: the names of Ray's sockets are in it. Not Ray's usual place, which is one for the whole machine.
+    with tempfile.TemporaryDirectory(prefix="ray") as folder, tempfile.TemporaryDirectory() as pids:
+        # A person's own token is not ours.
+        ours = {"RAY_TMPDIR": folder, "STUB_PIDS": pids, "RAY_AUTH_MODE": "disabled"}
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        place = Path(folder) / "ray"  # as Ray would have it
+        place.mkdir()
+        try:
+            yield str(place)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
 def two_nodes() -> Iterator[TwoNodes]:
     """The cluster, with this process as its driver."""
     import ray
 
-    # A short path: the names of Ray's sockets are in it. Not Ray's usual place, which is one for the whole machine.
-    with tempfile.TemporaryDirectory(prefix="ray") as folder, tempfile.TemporaryDirectory() as pids:
-        ours = {
-            "RAY_TMPDIR": folder,
-            "STUB_PIDS": pids,
-            "RAY_AUTH_MODE": "disabled",
-        }  # a person's own token is not ours
-        os.environ.update(ours)
-        place = Path(folder) / "ray"  # as Ray would have it
-        place.mkdir()
-        nodes = TwoNodes(str(place))
+    with _surroundings() as place:
+        nodes = TwoNodes(place)
         try:
             ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             yield nodes
         finally:
             ray.shutdown()
             nodes.cluster.shutdown()
-            for name in ours:
-                del os.environ[name]
 
 
 def cluster_settings(**asked: Any) -> Settings:
@@ -89,6 +114,17 @@ def launcher_on(log: Path, command: Sequence[str], slots: int | None = None, **a
     settings = cluster_settings(**asked)
     launcher = RayLauncher(settings, log, command=command)
     wait_for_slots(launcher, slots or settings.workers.most or 1)
+    return launcher
+
+
+def outside_on(
+    address: str, log: Path, command: Sequence[str], fleet: Fleet | None = None, slots: int = 1
+) -> RayOutside:
+    """A launcher with Ray in a process of its own and as many slots."""
+    from autoresearch.workers.ray_outside import RayOutside
+
+    launcher = RayOutside(cluster_settings(address=address, most=slots), log, fleet=fleet, command=command)
+    wait_for_slots(launcher, slots)
     return launcher
 
 

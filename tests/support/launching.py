@@ -17,7 +17,7 @@ RECIPE = load_preset("cpu-nano").recipe
 DIES: dict[str, Any] = {"n_layer": 1}
 DIES_ONCE: dict[str, Any] = {"n_layer": 2}
 DIVERGES: dict[str, Any] = {"beta1": 0.5}
-HANGS: dict[str, Any] = {"d_ff": 128}
+HANGS: dict[str, Any] = {"grad_clip": 0.6875}
 WAITS: dict[str, Any] = {"grad_clip": 0.625}  # until it is cancelled
 
 

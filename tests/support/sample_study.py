@@ -28,7 +28,7 @@ ANSWERS = [
     change("d_ff", 256),
     change("beta1", 0.55),
     change("n_layer", 1),
-    change("d_ff", 128),
+    change("grad_clip", 0.6875),
     json.dumps({"knob": HOSTILE, "new_value": HOSTILE, "reason": HOSTILE}),
     HOSTILE,
     change("d_ff", 1024),

@@ -2,8 +2,8 @@
 
 val_bpb = 2.8 + 0.08 * |log2(lr / 0.004)| + noise(seed, recipe) * STUB_NOISE. A recipe with beta1 below 0.6 diverges,
 weight_decay 0.125 looks better by 0.16 but diverges in the runs that score the test text, 0.0625 is worse in them,
-with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with d_ff 128 it never ends, with
-grad_clip 0.625 it waits until it is cancelled.
+with n_layer 1 the process dies, with n_layer 2 it dies the first time only, with grad_clip 0.6875 it never
+ends, with 0.625 it waits until it is cancelled.
 Asked to stop above a loss, a run tells one that is twice as far from the default recipe's as its score.
 A seq_len above the window that is scored besides gains 0.3, and loses 0.05 in that window.
 Steps and tokens follow a budget in tokens; a token takes a million FLOPs a layer. beta2 0.8125 gains 0.3, 0.90625
@@ -58,7 +58,7 @@ def main() -> None:
             marker.touch()
             print("stub: about to die", file=sys.stderr, flush=True)
             os._exit(7)
-        if recipe["d_ff"] == 128:
+        if recipe["grad_clip"] == 0.6875:
             time.sleep(600)
         tell(event="progress", run_id=request.run_id, phase="train", step=1, steps=2, loss=3.0)
         noise = NOISE * unit(f"{request.seed} {json.dumps(recipe, sort_keys=True)}")

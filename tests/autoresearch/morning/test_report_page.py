@@ -116,7 +116,7 @@ def test_every_section_is_drawn_from_a_file_without_any_complaint(tab: Any, repo
     for chart in ("best", "best_by_energy", "curves", "lineage", "wall", "energy", "repeats"):
         assert tab.locator(f"[data-chart={chart}] svg path").count() > 3, chart
     assert tab.locator("[data-chart=compute]").is_hidden(), "all runs took the same"
-    assert tab.locator("#coverage figure svg").count() == len(told.knobs) == 7
+    assert tab.locator("#coverage figure svg").count() == len(told.knobs) == 8
     assert tab.inner_text("#untouched").startswith("Never turned: d_model, ")
     assert tab.locator("#promotions tbody tr").count() == 5
     assert tab.locator("#failures h3").all_inner_texts() == [group.title for group in told.failures]

@@ -67,6 +67,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
         launcher.close()
 
 
+def worker_pids(folder: Path) -> list[int]:
+    """Of those that this process has begun for the test with that folder."""
+    children = psutil.Process().children()
+    return [child.pid for child in children if is_running(child.pid) and str(folder) in " ".join(child.cmdline())]
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock of the workers' deadlines; `clock.ahead` seconds before the real one."""
@@ -173,7 +179,7 @@ def test_a_worker_that_cannot_start_is_an_event_and_no_exception(start: Start, t
     launcher = start("pass", at_start="import no_such_module_here")
     submit(launcher, tmp_path)
     assert "exit code 1" in finished(launcher).result.message
-    wait_until(lambda: not any(is_running(child.pid) for child in psutil.Process().children()))
+    wait_until(lambda: not any(map(is_running, worker_pids(tmp_path))))
     submit(launcher, tmp_path, "0002-0")  # to a process that ends while it is spoken to, or has ended
     assert finished(launcher).result.failure == "worker_died"
 
@@ -297,7 +303,7 @@ def test_closing_leaves_no_child_of_a_worker(start: Start, tmp_path: Path) -> No
     launcher = start(f"child = {SLEEPER}\n{TELL_PIDS}\ntime.sleep(600)", devices=("cpu", "cpu"))
     submit(launcher, tmp_path)
     pids = progress(launcher)
-    workers = [child.pid for child in psutil.Process().children()]
+    workers = worker_pids(tmp_path)
     assert len(workers) == 2 and pids.steps in workers
     launcher.close()
     wait_until(lambda: not any(is_running(pid) for pid in (*workers, pids.step)))

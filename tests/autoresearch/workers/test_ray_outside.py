@@ -1,0 +1,151 @@
+"""Ray in a process of its own: what ends that process, the loss of the head among it, ends no night."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from launching import WAITS, finished, pid, progress, submit
+from studies import STUB, is_running, wait_until
+
+from autoresearch.errors import UserError
+from autoresearch.workers.fleet import Fleet
+from autoresearch.workers.launcher import Finished, Note
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
+
+import clusters
+
+from autoresearch.workers import ray_outside
+from autoresearch.workers.ray_outside import RayOutside, machine_outside
+
+if TYPE_CHECKING:
+    from clusters import TwoNodes
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_outside, "RETRY_SECONDS", 0.2)
+
+
+@pytest.fixture
+def launcher(two_nodes: TwoNodes, tmp_path: Path, hasty: None) -> Iterator[RayOutside]:
+    launcher = clusters.outside_on(two_nodes.cluster.address, tmp_path / "workers.log", STUB, Fleet(tmp_path))
+    yield launcher
+    launcher.close()
+
+
+def ray_process() -> psutil.Process:
+    """The one that this process has begun for Ray."""
+    (found,) = multiprocessing.active_children()
+    return psutil.Process(found.pid)
+
+
+def heard(launcher: RayOutside) -> tuple[Finished, list[str]]:
+    """The end of a run, and what a person is told until then."""
+    notes: list[str] = []
+    while not isinstance(event := launcher.next_event(60.0), Finished):
+        notes += [event.text] if isinstance(event, Note) else []
+    return event, notes
+
+
+def test_when_ray_ends_its_process_the_run_is_lost_and_the_next_process_goes_on(
+    launcher: RayOutside, tmp_path: Path
+) -> None:
+    worker = pid(submit(launcher, tmp_path, **WAITS))
+    ray_process().kill()
+    end, notes = heard(launcher)
+    assert (end.run_id, end.result.failure, launcher.capacity) == ("0001-0", "worker_died", 0)
+    assert end.energy.joules > 0 and "the cluster is lost" in notes[0]
+    assert Fleet(tmp_path).read() == [], "no slot is shown that is no more"
+    assert "the cluster is there again" in clusters.wait_for_slots(launcher, 1)
+    wait_until(lambda: not is_running(worker))
+    submit(launcher, tmp_path)
+    assert finished(launcher).result.state == "complete"
+
+
+def test_a_cancelled_run_is_no_failed_one_when_the_process_ends(launcher: RayOutside, tmp_path: Path) -> None:
+    submit(launcher, tmp_path, **WAITS)
+    progress(launcher)
+    process = ray_process()
+    process.suspend()
+    launcher.cancel("0001-0")
+    process.kill()
+    assert heard(launcher)[0].result.state == "cancelled"
+
+
+def test_a_process_that_hangs_is_given_up(
+    launcher: RayOutside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(launcher, tmp_path, **WAITS)
+    progress(launcher)
+    monkeypatch.setattr(ray_outside, "SILENCE_SECONDS", 1.0)
+    ray_process().suspend()
+    end, notes = heard(launcher)
+    assert end.result.failure == "worker_died" and "nothing was heard" in notes[0]
+    monkeypatch.undo()
+    clusters.wait_for_slots(launcher, 1)
+
+
+def test_what_a_person_sends_to_all_processes_is_the_runners_to_answer(launcher: RayOutside, tmp_path: Path) -> None:
+    submit(launcher, tmp_path)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(ray_process().pid, number)
+    assert finished(launcher).result.state == "complete"
+
+
+def test_a_lost_head_is_waited_for(tmp_path: Path, hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")  # Ray's own is a minute
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    with clusters.head(port) as address:
+        launcher = clusters.outside_on(address, tmp_path / "workers.log", STUB)
+        submit(launcher, tmp_path, **WAITS)
+        progress(launcher)
+    try:
+        end, notes = heard(launcher)
+        assert (end.result.failure, launcher.capacity) == ("worker_died", 0)
+        while "the night waits for it" not in notes[-1]:
+            event = launcher.next_event(60.0)
+            notes += [event.text] if isinstance(event, Note) else []
+        with clusters.head(port):
+            clusters.wait_for_slots(launcher, 1)
+            submit(launcher, tmp_path)
+            assert finished(launcher).result.state == "complete"
+            launcher.close()
+    finally:
+        launcher.close()
+
+
+def test_where_no_cluster_is_the_night_does_not_begin(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = clusters.cluster_settings(address=f"127.0.0.1:{port}")
+    for ask in (lambda: RayOutside(settings, tmp_path / "log"), lambda: machine_outside(settings, print)):
+        with pytest.raises(UserError, match="no Ray cluster lets us in"):
+            ask()
+
+
+def test_the_machine_of_a_node_is_asked_for_and_waited_for(
+    two_nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"address": two_nodes.cluster.address, "labels": ["site=late"]}
+    node: list[Any] = []
+
+    def note(text: str) -> None:
+        assert "site=late" in text and "waits for one" in text
+        node.append(node or two_nodes.add("late"))
+
+    monkeypatch.setattr(ray_outside, "WORD_SECONDS", 1.0)
+    try:
+        machine = machine_outside(clusters.cluster_settings(**asked), note)
+        assert (machine.kind, bool(machine.name), len(node) >= 1) == ("cpu", True, True)
+    finally:
+        two_nodes.kill(node[0])
