@@ -101,6 +101,13 @@ def two_nodes() -> Iterator[TwoNodes]:
             nodes.cluster.shutdown()
 
 
+def here() -> str:
+    """The address of the cluster that this process is a driver of."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def cluster_settings(**asked: Any) -> Settings:
     """Of the smallest preset, on Ray."""
     workers = WorkerSettings(launcher="ray", **{"cpus": CPUS, **asked})
