@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import os
 import platform
@@ -21,6 +22,7 @@ from autoresearch.workers.machine import Machine, look
 from autoresearch.workers.ray_data import Text
 from trainer.protocol import RunRequest
 
+SCRATCH = "autoresearch-slot-"
 # Of a run's log, as many of its last bytes come back.
 LOG_BYTES = 2**20
 # With less left a failed run is the disk's fault and not the recipe's.
@@ -87,7 +89,7 @@ class Slot:
         # Ray sets it to the number of cores; a worker's own choice is one thread, and the order of sums hangs on it.
         os.environ["OMP_NUM_THREADS"] = "1"
         self._terms, self._machine = terms, look(terms.device, terms.backend)
-        self._scratch = Path(tempfile.mkdtemp(prefix="autoresearch-slot-"))
+        self._scratch, self._lock = _scratch()
         self._text_folder = None if terms.text is None else terms.text.here()
         self._launcher = LocalLauncher(
             self._machine.worker_devices(terms.device, 1, terms.processes),
@@ -144,3 +146,22 @@ class Slot:
         """Ends the worker and leaves nothing behind."""
         self._launcher.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _scratch() -> tuple[Path, int]:
+    """A folder of this process alone, and the lock that says so; those of killed slots are removed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            held = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(held)
+    while True:
+        found = Path(tempfile.mkdtemp(prefix=SCRATCH))
+        with suppress(OSError):
+            lock = os.open(found, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if found.exists():  # else another slot, begun just now, has taken it for a killed one's
+                return found, lock

@@ -87,14 +87,15 @@ def _surroundings() -> Iterator[str]:
 
 
 @contextmanager
-def two_nodes() -> Iterator[TwoNodes]:
-    """The cluster, with this process as its driver."""
+def two_nodes(as_driver: bool = True) -> Iterator[TwoNodes]:
+    """The cluster, with this process as a driver of it."""
     import ray
 
     with _surroundings() as place:
         nodes = TwoNodes(place)
         try:
-            ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            if as_driver:
+                ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             yield nodes
         finally:
             ray.shutdown()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,9 @@ def test_a_killed_actor_takes_its_run_and_its_worker_along_and_another_is_made(s
     end, notes = heard(launcher)
     assert (end.result.failure, len(notes)) == ("worker_died", 1)
     wait_until(lambda: not is_running(worker))
+    folders = set(Path(tempfile.gettempdir()).glob("autoresearch-slot-*/0001-0"))
     clusters.wait_for_slots(launcher, 1)
+    assert folders and not any(folder.exists() for folder in folders), "the next one cleans up"
     folder = submit(launcher, tmp_path)
     assert finished(launcher).result.state == "complete" and pid(folder) != worker
 
