@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -20,6 +22,7 @@ from autoresearch.workers.probe import ProbeFailed, ask
 RESERVE_BYTES = 4 * 2**30
 # What a worker holds beside torch's own allocations: the GPU's context, kernels and, where memory is one, libraries.
 CONTEXT_BYTES = 2**30
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -156,5 +159,14 @@ def _torch_name(device: str) -> str:
 def _cpu() -> Machine:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else (os.cpu_count() or 1)
-    name = platform.processor() or platform.machine()
-    return Machine("cpu", name, cores, psutil.virtual_memory().total // cores, ("fp32", "bf16"))
+    return Machine("cpu", _cpu_name(), cores, psutil.virtual_memory().total // cores, ("fp32", "bf16"))
+
+
+def _cpu_name() -> str:
+    """Its model where the system tells it, as Linux does; else the architecture."""
+    with suppress(OSError):
+        for line in CPU_FACTS.read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()

@@ -287,11 +287,12 @@ class RayLauncher:
     def _break(self, slot: _Slot, error: Exception) -> None:
         """An answer was an error: of Ray, whose actor or node is gone, or of the slot, which could not do its part."""
         cause = getattr(error, "cause", None) or error
-        text = clean((str(cause).strip() or type(cause).__name__).splitlines()[0], 200)
+        text = clean((str(cause).strip() or type(cause).__name__).splitlines()[-1], 200)  # of a traceback what it is
         if slot.offer is not None and isinstance(cause, OSError):
             self._turn_away(slot, text)
         elif slot.ready:
-            self._lose(slot, text)
+            gone = isinstance(error, self._ray.exceptions.RayActorError)
+            self._lose(slot, "its process or its node is gone" if gone else text)
         else:
             self._chunks, self._rest_until = None, time.monotonic() + REST_SECONDS
             self._lose(slot, f"it could not be made: {text}")

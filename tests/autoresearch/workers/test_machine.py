@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,3 +176,13 @@ def test_a_probe_that_hangs_is_ended_with_its_children(
         ask("cuda:0", "torch")
     pid = int((tmp_path / "pid").read_text())
     wait_until(lambda: not is_running(pid))
+
+
+def test_a_processor_is_named_by_its_model_where_the_system_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "CPU_FACTS", facts)
+    assert look("cpu").name == (platform.processor() or platform.machine())
+    facts.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3.00GHz\n\nprocessor\t: 1\n")
+    assert look("cpu").name == "Some CPU @ 3.00GHz", "unlike ones are told apart on a cluster"
