@@ -76,8 +76,8 @@ INSIDE = {
     ],
     "program": [["told", "command"], ["score"], ["__init__"]],
     "workers": [
-        ["doctor", "ray_outside"],
-        ["ray_launcher"],
+        ["doctor", "ray_launcher"],
+        ["ray_driver"],
         ["ray_cluster"],
         ["ray_slot"],
         ["crew", "local"],

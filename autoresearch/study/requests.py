@@ -37,9 +37,9 @@ def machine_of_runs(folder: StudyFolder, note: Callable[[str], None]) -> Machine
     if settings.workers.launcher == "ray":
         if settings.trainer is not None:
             raise UserError("a program of your own is run on this machine only: set workers.launcher = 'local'")
-        from autoresearch.workers.ray_outside import machine_outside
+        from autoresearch.workers.ray_launcher import machine_of_cluster
 
-        machine = machine_outside(settings, note)
+        machine = machine_of_cluster(settings, note)
     else:
         machine = machine_of(settings)
     others = folder.store.devices() - {machine.name}
@@ -55,11 +55,11 @@ def start_workers(folder: StudyFolder, machine: Machine) -> Launcher:
     """As many warm workers as the settings and the machine or the cluster give; the caller closes them."""
     settings, log, own = folder.settings, folder.path / "workers.log", folder.settings.trainer
     if settings.workers.launcher == "ray":
-        from autoresearch.workers.ray_outside import RayOutside
+        from autoresearch.workers.ray_launcher import RayLauncher
 
         text = folder.store.study()["data_dir"]
         only_device = machine.name if "seconds" in settings.budget else None
-        return RayOutside(settings, log, text and Path(text), only_device, Fleet(folder.path))
+        return RayLauncher(settings, log, text and Path(text), only_device, Fleet(folder.path))
     processes = settings.tensor_parallel * settings.data_parallel
     devices = machine.places(settings)
     if own is not None:

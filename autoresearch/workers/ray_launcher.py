@@ -1,64 +1,48 @@
-"""Runs trainings on a Ray cluster: a warm actor per slot, as many slots as the nodes carry, also none for a while."""
+"""Launches runs on a Ray cluster. Ray has a process of its own: it ends one whose cluster is lost, not the night."""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import RLock
 from typing import Any
 
 from autoresearch.config import Settings
-from autoresearch.workers.energy import Energy
-from autoresearch.workers.fleet import Fleet, Place
-from autoresearch.workers.launcher import Event, Finished, Note, Progress
-from autoresearch.workers.ray_cluster import device_there, join, nodes, options, what
-from autoresearch.workers.ray_data import Text
-from autoresearch.workers.ray_slot import Done, Offer, Slot, Terms
-from rails import clean
-from trainer.protocol import RunRequest, RunResult
+from autoresearch.errors import UserError
+from autoresearch.workers.fleet import Fleet
+from autoresearch.workers.launcher import Event, Finished, Launcher, Note, Progress
+from autoresearch.workers.machine import Machine, look
+from autoresearch.workers.ray_cluster import device_there, machine_there, what
+from autoresearch.workers.ray_driver import RayDriver, lost
+from trainer.protocol import RunRequest
 
-# How often the list of nodes is read anew, and what a person asked to drain.
-LOOK_SECONDS = 2.0
-# A slot answers at least so often, and is given up when it has not for the second of them: its node hangs.
-ANSWER_SECONDS, SILENCE_SECONDS = 10.0, 60.0
-# After a slot that could not be made, until the next is tried.
-REST_SECONDS = 15.0
-CLOSE_SECONDS = 5.0
-# Without a slot, until a person is told that the night waits.
-PATIENCE_SECONDS = 5.0
+# The process says at least so often how many runs it can have.
+TELL_SECONDS = 0.25
+# One that says nothing for so long is given up. Ray needs a minute to see that a cluster is lost.
+SILENCE_SECONDS = 120.0
+# Between two tries to reach a lost cluster.
+RETRY_SECONDS = 5.0
+CLOSE_SECONDS = 15.0
+# Between two words to a person who waits for a node before the night begins.
+WORD_SECONDS = 30.0
 
-
-@dataclass(eq=False)
-class _Slot:
-    """A slot as the runner knows it. offer: None while Ray looks for room. is_told: its actor has the run."""
-
-    number: int
-    actor: Any
-    offer: Offer | None = None
-    ready: bool = False  # it can take runs: the text is there
-    run: RunRequest | None = None
-    is_told: bool = False
-    cancelled: bool = False
-    begun: float = 0.0
-    heard: float = 0.0
-    born: float = field(default_factory=time.monotonic)
-    busy_seconds: float = 0.0
-    runs: int = 0
+Told = tuple[Event | None, int]  # an event, and the runs at once
 
 
 class RayLauncher:
-    """See Launcher. Ray chooses the node of each slot; one that is lost takes its run along, and another is made.
-
-    only_device: a class of device; slots of other classes are turned away by name. fleet: where what each slot does is
-    written down, and which nodes to drain is read. Another thread may submit and cancel while one waits for events.
-    """
+    """See Launcher; the arguments are RayDriver's. When the process is gone, so are its runs, and another is begun
+    until one reaches a cluster again. Raises UserError where the first one does not."""
 
     def __init__(
         self,
@@ -69,309 +53,166 @@ class RayLauncher:
         fleet: Fleet | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._settings, self._asked, self._log = settings, settings.workers, log
-        self._ray = join(self._asked)
-        self._text = Text.of(text) if text is not None else None
-        self._chunks: Mapping[str, list[Any]] | None = None
-        processes = settings.tensor_parallel * settings.data_parallel
-        self._terms = Terms(device_there(settings), settings.backend, processes, settings.energy, command, self._text)
-        self._only_device, self._fleet = only_device, fleet
-        self._make = self._ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(Slot)
-        self._slots: list[_Slot] = []
+        self._settings, self._log, self._fleet = settings, log, fleet
+        self._make = partial(RayDriver, settings, log, text, only_device, fleet, command)
+        self._in_flight: dict[str, tuple[RunRequest, float]] = {}  # with the time at which it was begun
+        self._cancelled: set[str] = set()
         self._events: deque[Event] = deque()
-        self._waiting: deque[tuple[RunRequest, float]] = deque()  # handed out just as the slot for it was lost
-        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()  # what slots have answered
-        self._lock = RLock()
-        self._turned_away: set[str] = set()  # ids of nodes
-        self._drained: frozenset[str] = frozenset()
-        self._hosts: dict[str, str] = {}  # node id -> host, of the living
-        self._made, self._rest_until, self._looked = 0, 0.0, float("-inf")
-        self._said: str | None = None
-        if fleet is not None:
-            fleet.forget()  # what a killed night left
-        self._empty_since = float("inf")
-        self._classes: list[str] = []
-        self._look()
-
-    @property
-    def capacity(self) -> int:
-        """Runs that slots have or can take now."""
-        busy, free = sum(slot.run is not None for slot in self._slots), sum(map(self._is_free, self._slots))
-        return busy + max(free, len(self._waiting))
+        self._is_lost, self._begin_at = False, 0.0
+        self.capacity = 0
+        self._begin()
+        try:
+            self._hear(self._pipe.recv())
+        except EOFError:
+            raise UserError(f"the process that Ray runs in has died: see {log}") from None
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free slot; where there is none any more, to the next that is."""
-        result = Path(request.result_path)
-        result.unlink(missing_ok=True)
-        request.write(result.with_name("request.json"))
-        with self._lock:
-            self._waiting.append((request, timeout_seconds))
-            self._hand_on()
+        self._in_flight[request.run_id] = (request, time.monotonic())
+        self._say("submit", request, timeout_seconds)
 
     def cancel(self, run_id: str) -> None:
-        with self._lock:
-            self._cancel(run_id)
+        if run_id in self._in_flight:
+            self._cancelled.add(run_id)
+        self._say("cancel", run_id)
 
     def next_event(self, timeout_seconds: float) -> Event | None:
         """The next event, or None after `timeout_seconds` without one."""
         deadline = time.monotonic() + timeout_seconds
-        while True:
-            with self._lock:
-                self._look()
-                if self._events:
-                    return self._events.popleft()
-            try:
-                heard = self._inbox.get(timeout=max(0.0, min(LOOK_SECONDS, deadline - time.monotonic())))
-            except Empty:
-                if time.monotonic() >= deadline:
-                    return None
-                continue
-            with self._lock:
-                heard()
+        while not self._events:
+            seconds = max(0.0, min(RETRY_SECONDS, deadline - time.monotonic()))
+            if self._process is None:
+                time.sleep(min(seconds, max(0.0, self._begin_at - time.monotonic())))
+                if time.monotonic() >= self._begin_at:
+                    self._begin()
+            else:
+                self._listen(seconds)
+            if time.monotonic() >= deadline and not self._events:
+                return None
+        return self._events.popleft()
 
     def close(self) -> None:
         """Ends all workers at once; what they were at is lost and can be run again."""
-        slots, self._slots = self._slots, []
-        if not self._ray.is_initialized():
+        if (process := self._process) is None:
             return
-        leaving = [slot.actor.close.remote() for slot in slots if slot.offer is not None]
-        if leaving:
-            self._ray.wait(leaving, num_returns=len(leaving), timeout=CLOSE_SECONDS)
-        for slot in slots:
-            self._kill(slot)
-        if self._fleet is not None:
-            self._fleet.forget()
+        self._say("close")
+        deadline = time.monotonic() + CLOSE_SECONDS
+        with suppress(EOFError, OSError):
+            while self._pipe.poll(max(0.0, deadline - time.monotonic())):  # else it waits for us to listen
+                self._pipe.recv()
+        process.join(max(0.0, deadline - time.monotonic()))
+        self._end(process)
 
-    # --- runs to slots ---
+    # --- the process ---
 
-    def _hand_on(self) -> None:
-        for slot in self._slots:
-            if self._waiting and self._is_free(slot):
-                slot.run, timeout_seconds = self._waiting.popleft()
-                slot.cancelled, slot.is_told, slot.begun = False, False, time.monotonic()
-                begun = slot.actor.begin.remote(slot.run, timeout_seconds)
-                self._hear(slot, begun, partial(self._begun, slot.run))
+    def _begin(self) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process: BaseProcess | None = context.Process(target=_drive, args=(theirs, self._make, self._log))
+        self._process.start()
+        theirs.close()
+        self._heard = time.monotonic()
 
-    def _begun(self, run: RunRequest, slot: _Slot, told: None) -> None:
-        if slot.run is run:
-            slot.is_told = True
-            if slot.cancelled:
-                slot.actor.cancel.remote(run.run_id)
+    def _end(self, process: BaseProcess) -> None:
+        self._process, self.capacity = None, 0
+        process.kill()
+        process.join()
+        self._pipe.close()
 
-    def _cancel(self, run_id: str) -> None:
-        for request, _ in self._waiting:
-            if request.run_id == run_id:
-                self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not request)
-                result = RunResult(run_id, request.seed, "cancelled", message="cancelled before it began")
-                self._events.append(Finished(run_id, result, Energy(0.0, "estimate")))
-                return
-        for slot in self._slots:
-            if slot.run is not None and slot.run.run_id == run_id:
-                slot.cancelled = True
-                if slot.is_told:  # else it might overtake the run that it is meant for
-                    slot.actor.cancel.remote(run_id)
-
-    # --- what slots say ---
-
-    def _hear(self, slot: _Slot, answer: Any, then: Callable[[_Slot, Any], None]) -> None:
-        """Has `then` told what the slot answers, once it does."""
-        answer.future().add_done_callback(lambda future: self._inbox.put(partial(self._take, slot, future, then)))
-
-    def _take(self, slot: _Slot, future: Future[Any], then: Callable[[_Slot, Any], None]) -> None:
-        if slot not in self._slots:  # it was lost meanwhile
-            return
+    def _listen(self, seconds: float) -> None:
         try:
-            told = future.result()
-        except self._ray.exceptions.RayError as error:
-            self._break(slot, error)
+            if self._pipe.poll(seconds):
+                self._hear(self._pipe.recv())
+            elif time.monotonic() - self._heard > SILENCE_SECONDS:
+                self._lose(f"nothing was heard for {SILENCE_SECONDS:g} s")
+        except UserError as error:
+            self._lose(str(error))
+        except (EOFError, OSError):
+            self._lose("Ray has ended the process that it ran in")
+
+    def _hear(self, told: Told | UserError) -> None:
+        if isinstance(told, UserError):
+            raise told
+        self._heard = time.monotonic()
+        event, self.capacity = told
+        if self._is_lost:
+            self._is_lost = False
+            self._events.append(Note("the cluster is there again"))
+        if isinstance(event, Finished | Progress) and event.run_id not in self._in_flight:
             return
-        slot.heard = time.monotonic()
-        then(slot, told)
-        self._hand_on()
+        if isinstance(event, Finished):
+            del self._in_flight[event.run_id]
+            self._cancelled.discard(event.run_id)
+        if event is not None:
+            self._events.append(event)
 
-    def _listen(self, slot: _Slot) -> None:
-        self._hear(slot, slot.actor.events.remote(ANSWER_SECONDS), self._event)
-
-    def _event(self, slot: _Slot, told: Progress | Done | None) -> None:
-        match told:
-            case Progress() if slot.run is not None:
-                self._events.append(told)
-            case Done() if slot.run is not None:
-                self._finish(slot, slot.run, told)
-        if slot in self._slots:
-            self._listen(slot)
-
-    def _welcome(self, slot: _Slot, offer: Offer) -> None:
-        slot.offer = offer
-        self._hosts.setdefault(offer.node, offer.host)
-        if offer.node in self._drained | self._turned_away:
-            self._drop(slot)
-        elif self._only_device not in (None, offer.device):
-            self._turn_away(
-                slot,
-                f"it has {offer.device}, and runs of this study have {self._only_device}: a budget in seconds buys "
-                "another training there (choose nodes by workers.labels)",
-            )
-        elif not offer.has_text:
-            assert self._text is not None
-            self._chunks = self._chunks or self._text.send()
-            self._hear(slot, slot.actor.receive.remote(self._chunks), self._welcome)
-        else:
-            slot.ready, slot.heard = True, time.monotonic()
-            self._tell_of_devices()
-            self._listen(slot)
-
-    def _finish(self, slot: _Slot, run: RunRequest, done: Done) -> None:
-        assert slot.offer is not None
-        if done.disk_full:
-            self._turn_away(slot, "its disk is full")
-            return
-        folder, result = Path(run.result_path).parent, done.end.result
-        with suppress(OSError), (folder / "worker.log").open("ab") as log:
-            log.write(done.log)
-        versions = {**result.versions, "device": slot.offer.device, "host": slot.offer.host}
-        result = replace(result, versions=versions)
-        if done.whole:
-            result.write(run.result_path)
-        elif slot.cancelled:
-            result = _unwanted(result)
-        self._events.append(Finished(run.run_id, result, done.end.energy))
-        slot.run, slot.runs = None, slot.runs + 1
-        slot.busy_seconds += time.monotonic() - slot.begun
-        if slot.offer.node in self._drained | self._turned_away:
-            self._drop(slot)
-
-    # --- slots come and go ---
-
-    def _is_free(self, slot: _Slot) -> bool:
-        return (
-            slot.ready
-            and slot.run is None
-            and slot.offer is not None
-            and slot.offer.node not in self._drained | self._turned_away
-        )
-
-    def _look(self) -> None:
-        """Every few seconds: which nodes there are, which slots are silent, and as many slots as the nodes carry."""
-        now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
-        found = nodes(self._ray)
-        self._hosts = {node.id: node.host for node in found}
+    def _lose(self, why: str) -> None:
+        """The cluster is out of reach, and the runs that were there are lost."""
+        assert self._process is not None
+        self._end(self._process)
+        self._begin_at = time.monotonic() + RETRY_SECONDS
+        if not self._is_lost:
+            self._is_lost = True
+            self._events.append(Note(f"the cluster is lost ({why}; see {self._log.name}): the night waits for it"))
         if self._fleet is not None:
-            self._drain(self._fleet.drained())
-        silent = [slot for slot in self._slots if slot.ready and now - slot.heard > SILENCE_SECONDS]
-        for slot in silent if self._inbox.empty() else ():  # else it was the runner who did not listen
-            self._lose(slot, f"it has said nothing for {SILENCE_SECONDS:g} s")
-        closed = self._drained | self._turned_away
-        wanted = self._asked.most or sum(node.fits(self._asked) for node in found if node.id not in closed)
-        for slot in [slot for slot in self._slots if slot.offer is None][: max(0, len(self._slots) - wanted)]:
-            self._drop(slot)
-        while len(self._slots) < wanted and now >= self._rest_until:
-            actor = self._make.options(**options(self._asked, closed & self._hosts.keys())).remote(self._terms)
-            self._made += 1
-            self._slots.append(_Slot(self._made, actor))
-            self._hear(self._slots[-1], actor.offer.remote(), self._welcome)
-        self._tell_of_waiting()
-        if self._fleet is not None:
-            self._fleet.write([self._place(slot) for slot in self._slots if slot.offer is not None])
+            self._fleet.write([])
+        for run, begun in self._in_flight.values():
+            cancelled, seconds = run.run_id in self._cancelled, time.monotonic() - begun
+            self._events.append(lost(self._settings, run, seconds, "the cluster was lost", cancelled))
+        self._in_flight.clear()
+        self._cancelled.clear()
 
-    def _drain(self, asked: frozenset[str]) -> None:
-        for node in asked - self._drained:
-            self._events.append(Note(f"node {self._name(node)} is drained: its runs are finished, none is begun there"))
-        self._drained = asked
-        for slot in [slot for slot in self._slots if slot.offer and slot.offer.node in asked and slot.run is None]:
-            self._drop(slot)
+    def _say(self, *words: Any) -> None:
+        with suppress(OSError):  # it is gone: `next_event` will say so
+            if self._process is not None:
+                self._pipe.send(words)
 
-    def _break(self, slot: _Slot, error: Exception) -> None:
-        """An answer was an error: of Ray, whose actor or node is gone, or of the slot, which could not do its part."""
-        cause = getattr(error, "cause", None) or error
-        text = clean((str(cause).strip() or type(cause).__name__).splitlines()[-1], 200)  # of a traceback what it is
-        if slot.offer is not None and isinstance(cause, OSError):
-            self._turn_away(slot, text)
-        elif slot.ready:
-            gone = isinstance(error, self._ray.exceptions.RayActorError)
-            self._lose(slot, "its process or its node is gone" if gone else text)
-        else:
-            self._chunks, self._rest_until = None, time.monotonic() + REST_SECONDS
-            self._lose(slot, f"it could not be made: {text}")
 
-    def _turn_away(self, slot: _Slot, why: str) -> None:
-        """Of the slot's node nothing is wanted any more in this night."""
-        assert slot.offer is not None
-        if slot.offer.node not in self._turned_away:
-            self._turned_away.add(slot.offer.node)
-            self._events.append(Note(f"node {self._name(slot.offer.node)} is turned away: {why}"))
-        self._lose(slot, why, tell=False)
+def machine_of_cluster(settings: Settings, note: Callable[[str], None]) -> Machine:
+    """The machine of the first node that has what a run asks for; waits until there is one, and says so.
 
-    def _lose(self, slot: _Slot, why: str, tell: bool = True) -> None:
-        """The slot is no more; its run, if it had one, is lost, and Ray is told to end it, wherever it may still be."""
-        where = f" on {slot.offer.host}" if slot.offer else ""
-        if tell:
-            self._events.append(Note(f"slot {slot.number}{where} is lost: {why}"))
-        self._drop(slot)
-        if slot.run is not None:
-            seconds, message = time.monotonic() - slot.begun, f"its slot{where} was lost: {why}"
-            self._events.append(lost(self._settings, slot.run, seconds, message, slot.cancelled))
-
-    def _drop(self, slot: _Slot) -> None:
-        self._slots.remove(slot)
-        self._kill(slot)
-
-    def _kill(self, slot: _Slot) -> None:
-        with suppress(Exception):  # it is gone already, or nobody is left to be told
-            self._ray.kill(slot.actor)
-
-    # --- what a person is told ---
-
-    def _tell_of_waiting(self) -> None:
-        if self.capacity:
-            if self._said is not None:
-                self._events.append(Note(f"the cluster has room again: {self.capacity} at once"))
-            self._said, self._empty_since = None, float("inf")
-            return
-        self._empty_since = min(self._empty_since, time.monotonic())
-        if self._said is None and time.monotonic() - self._empty_since > PATIENCE_SECONDS:
-            self._said = f"no node of the cluster has room for a run ({what(self._asked)}): the night waits for one"
-            self._events.append(Note(self._said))
-
-    def _tell_of_devices(self) -> None:
-        classes = sorted({slot.offer.device for slot in self._slots if slot.ready and slot.offer})
-        if len(classes) > len(self._classes):
-            self._classes = classes
-            if len(classes) > 1:
-                self._events.append(
-                    Note(
-                        f"runs are done on unlike devices ({', '.join(classes)}): the same recipe and seed may differ "
-                        "in the last digits between them; workers.labels holds a study to one"
-                    )
+    Raises UserError where there is no cluster, or the node cannot do what study.toml asks."""
+    if settings.workers.address == "local":  # that cluster is this machine
+        return look(device_there(settings), settings.backend, settings.compile)
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_ignore_signals) as outside:
+        try:
+            while (machine := outside.submit(machine_there, settings, WORD_SECONDS).result()) is None:
+                note(
+                    f"no node of the cluster is free for a run ({what(settings.workers)}) yet: the night waits for one"
                 )
-
-    def _name(self, node: str) -> str:
-        return f"{self._hosts.get(node, 'unknown')} ({node[:8]})"
-
-    def _place(self, slot: _Slot) -> Place:
-        assert slot.offer is not None
-        now, busy = time.monotonic(), slot.busy_seconds
-        does = "is made ready" if not slot.ready else "idle"
-        if slot.run is not None:
-            does, busy = slot.run.run_id, busy + now - slot.begun
-        closing = slot.offer.node in self._drained
-        return Place(
-            slot.number, slot.offer.host, slot.offer.node, slot.offer.device, does, closing, slot.runs,
-            busy / max(now - slot.born, 1e-9),
-        )  # fmt: skip
+        except BrokenProcessPool:
+            raise UserError(f"the cluster at {settings.workers.address!r} was lost: start it again") from None
+    return machine
 
 
-def lost(settings: Settings, run: RunRequest, seconds: float, message: str, cancelled: bool) -> Finished:
-    """The end of a run of which nothing more is heard, its energy estimated."""
-    energy, asked = settings.energy, settings.workers
-    watts = asked.gpus * energy.gpu_watts or max(asked.cpus, 1.0) * energy.watts_per_core
-    result = RunResult(run.run_id, run.seed, "failed", failure="worker_died", message=message)
-    return Finished(run.run_id, _unwanted(result) if cancelled else result, Energy(seconds * watts, "estimate"))
+def _drive(pipe: Connection, make: Callable[[], Launcher], log: Path) -> None:
+    """What the process does. It ends when it is asked to, or with the runner."""
+    _ignore_signals()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        launcher = make()
+    except UserError as error:
+        pipe.send(error)
+        return
+    _ignore_signals()  # Ray has taken them for itself
+    is_over = threading.Event()
+    threading.Thread(target=_obey, args=(pipe, launcher, is_over), daemon=True).start()
+    with suppress(OSError):
+        while not is_over.is_set():
+            pipe.send((launcher.next_event(TELL_SECONDS), launcher.capacity))
+    launcher.close()
 
 
-def _unwanted(result: RunResult) -> RunResult:
-    """What became of a run that nobody wanted any more is no failure of it."""
-    return replace(result, state="cancelled", failure=None)
+def _obey(pipe: Connection, launcher: Launcher, is_over: threading.Event) -> None:
+    with suppress(EOFError, OSError):
+        while (words := pipe.recv())[0] != "close":
+            getattr(launcher, words[0])(*words[1:])
+    is_over.set()
+
+
+def _ignore_signals() -> None:
+    """A whole group of processes hears them; the runner knows what to do."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)

@@ -22,7 +22,7 @@ from autoresearch.workers.fleet import Fleet
 from autoresearch.workers.launcher import Note
 
 if TYPE_CHECKING:
-    from autoresearch.workers.ray_outside import RayOutside
+    from autoresearch.workers.ray_launcher import RayLauncher
 
 STORE_BYTES = 80 * 2**20  # the least that Ray takes
 # Slots take so much of a node's single core, so that a node carries two.
@@ -115,23 +115,23 @@ def cluster_settings(**asked: Any) -> Settings:
     return load_preset("cpu-nano").settings.model_copy(update={"device": "cpu", "workers": workers})
 
 
-def launcher_on(log: Path, command: Sequence[str], slots: int | None = None, **asked: Any) -> Any:
+def driver_on(log: Path, command: Sequence[str], slots: int | None = None, **asked: Any) -> Any:
     """A launcher with as many slots as it is to have, `most` by default; it has heard nothing else yet."""
-    from autoresearch.workers.ray_launcher import RayLauncher
+    from autoresearch.workers.ray_driver import RayDriver
 
     settings = cluster_settings(**asked)
-    launcher = RayLauncher(settings, log, command=command)
+    launcher = RayDriver(settings, log, command=command)
     wait_for_slots(launcher, slots or settings.workers.most or 1)
     return launcher
 
 
-def outside_on(
+def launcher_on(
     address: str, log: Path, command: Sequence[str], fleet: Fleet | None = None, slots: int = 1
-) -> RayOutside:
+) -> RayLauncher:
     """A launcher with Ray in a process of its own and as many slots."""
-    from autoresearch.workers.ray_outside import RayOutside
+    from autoresearch.workers.ray_launcher import RayLauncher
 
-    launcher = RayOutside(cluster_settings(address=address, most=slots), log, fleet=fleet, command=command)
+    launcher = RayLauncher(cluster_settings(address=address, most=slots), log, fleet=fleet, command=command)
     wait_for_slots(launcher, slots)
     return launcher
 

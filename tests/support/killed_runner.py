@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clusters import night_on, outside_on
+from clusters import launcher_on, night_on
 from studies import STUB
 
 from autoresearch.study.folder import StudyFolder
@@ -18,7 +18,7 @@ from autoresearch.study.folder import StudyFolder
 def main() -> None:
     address, home, fatal = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     folder = StudyFolder(home, "one")
-    launcher: Any = outside_on(address, folder.path / "workers.log", STUB)
+    launcher: Any = launcher_on(address, folder.path / "workers.log", STUB)
     usual, count = launcher.submit, 0
 
     def submit(*arguments: Any) -> None:

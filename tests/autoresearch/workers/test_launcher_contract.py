@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import worker_process
-from clusters import here, outside_on
+from clusters import here, launcher_on
 from launching import DIES, DIVERGES, HANGS, RECIPE, WAITS, event, finished, pid, progress, submit
 from studies import STUB, is_running, wait_until
 
@@ -27,7 +27,7 @@ Factory = Callable[[Path, Sequence[str]], Launcher]
 LAUNCHERS: dict[str, Factory] = {
     "local": lambda log, command: LocalLauncher(["cpu"], EnergySettings(), log, command),
     "local, two devices": lambda log, command: LocalLauncher(["cpu", "cpu"], EnergySettings(), log, command),
-    "ray": lambda log, command: outside_on(here(), log, command),
+    "ray": lambda log, command: launcher_on(here(), log, command),
 }
 
 

@@ -40,7 +40,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresear
 import clusters
 
 from autoresearch.workers.ray_cluster import Node, device_there
-from autoresearch.workers.ray_launcher import RayLauncher
+from autoresearch.workers.ray_driver import RayDriver
 
 if TYPE_CHECKING:
     from clusters import TwoNodes
@@ -61,7 +61,7 @@ def start(two_nodes: TwoNodes, tmp_path: Path) -> Iterator[Start]:
     launchers: list[Any] = []
 
     def start(slots: int | None = None, **asked: Any) -> Any:
-        launchers.append(clusters.launcher_on(tmp_path / "workers.log", STUB, slots, **asked))
+        launchers.append(clusters.driver_on(tmp_path / "workers.log", STUB, slots, **asked))
         return launchers[-1]
 
     yield start
@@ -195,7 +195,7 @@ def test_a_runner_that_is_killed_and_started_again_loses_nothing_and_does_nothin
 
 def test_a_device_of_another_class_is_turned_away_by_name(two_nodes: TwoNodes, tmp_path: Path) -> None:
     settings = clusters.cluster_settings(labels=["site=head"])
-    launcher = RayLauncher(settings, tmp_path / "workers.log", only_device="NVIDIA H200", command=STUB)
+    launcher = RayDriver(settings, tmp_path / "workers.log", only_device="NVIDIA H200", command=STUB)
     try:
         event = launcher.next_event(60.0)
         assert isinstance(event, Note) and "is turned away: it has" in event.text and "NVIDIA H200" in event.text
@@ -207,7 +207,7 @@ def test_a_device_of_another_class_is_turned_away_by_name(two_nodes: TwoNodes, t
 def test_a_drained_node_finishes_its_runs_and_gets_no_others(two_nodes: TwoNodes, tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     settings = clusters.cluster_settings(labels=["site=head"])
-    launcher = RayLauncher(settings, tmp_path / "workers.log", fleet=fleet, command=STUB)
+    launcher = RayDriver(settings, tmp_path / "workers.log", fleet=fleet, command=STUB)
     try:
         clusters.wait_for_slots(launcher, 2)
         submit(launcher, tmp_path, **WAITS)
@@ -243,7 +243,7 @@ def test_a_text_that_a_node_does_not_see_is_sent_there_and_checked(
     (folder / "manifest.json").write_text("{}")
     (folder / "train.bin").write_bytes(os.urandom(1000))
     monkeypatch.chdir(tmp_path)  # so that the slots, which are elsewhere, do not find it by this name
-    launcher = RayLauncher(clusters.cluster_settings(), tmp_path / "workers.log", Path("text"), command=STUB)
+    launcher = RayDriver(clusters.cluster_settings(), tmp_path / "workers.log", Path("text"), command=STUB)
     try:
         clusters.wait_for_slots(launcher, 4)
     finally:

@@ -23,8 +23,8 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresear
 
 import clusters
 
-from autoresearch.workers import ray_outside
-from autoresearch.workers.ray_outside import RayOutside, machine_outside
+from autoresearch.workers import ray_launcher
+from autoresearch.workers.ray_launcher import RayLauncher, machine_of_cluster
 
 if TYPE_CHECKING:
     from clusters import TwoNodes
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_outside, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(ray_launcher, "RETRY_SECONDS", 0.2)
 
 
 @pytest.fixture
-def launcher(two_nodes: TwoNodes, tmp_path: Path, hasty: None) -> Iterator[RayOutside]:
-    launcher = clusters.outside_on(two_nodes.cluster.address, tmp_path / "workers.log", STUB, Fleet(tmp_path))
+def launcher(two_nodes: TwoNodes, tmp_path: Path, hasty: None) -> Iterator[RayLauncher]:
+    launcher = clusters.launcher_on(two_nodes.cluster.address, tmp_path / "workers.log", STUB, Fleet(tmp_path))
     yield launcher
     launcher.close()
 
@@ -48,7 +48,7 @@ def ray_process() -> psutil.Process:
     return psutil.Process(found.pid)
 
 
-def heard(launcher: RayOutside) -> tuple[Finished, list[str]]:
+def heard(launcher: RayLauncher) -> tuple[Finished, list[str]]:
     """The end of a run, and what a person is told until then."""
     notes: list[str] = []
     while not isinstance(event := launcher.next_event(60.0), Finished):
@@ -57,7 +57,7 @@ def heard(launcher: RayOutside) -> tuple[Finished, list[str]]:
 
 
 def test_when_ray_ends_its_process_the_run_is_lost_and_the_next_process_goes_on(
-    launcher: RayOutside, tmp_path: Path
+    launcher: RayLauncher, tmp_path: Path
 ) -> None:
     worker = pid(submit(launcher, tmp_path, **WAITS))
     ray_process().kill()
@@ -71,7 +71,7 @@ def test_when_ray_ends_its_process_the_run_is_lost_and_the_next_process_goes_on(
     assert finished(launcher).result.state == "complete"
 
 
-def test_a_cancelled_run_is_no_failed_one_when_the_process_ends(launcher: RayOutside, tmp_path: Path) -> None:
+def test_a_cancelled_run_is_no_failed_one_when_the_process_ends(launcher: RayLauncher, tmp_path: Path) -> None:
     submit(launcher, tmp_path, **WAITS)
     progress(launcher)
     process = ray_process()
@@ -82,11 +82,11 @@ def test_a_cancelled_run_is_no_failed_one_when_the_process_ends(launcher: RayOut
 
 
 def test_a_process_that_hangs_is_given_up(
-    launcher: RayOutside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launcher: RayLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit(launcher, tmp_path, **WAITS)
     progress(launcher)
-    monkeypatch.setattr(ray_outside, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(ray_launcher, "SILENCE_SECONDS", 1.0)
     ray_process().suspend()
     end, notes = heard(launcher)
     assert end.result.failure == "worker_died" and "nothing was heard" in notes[0]
@@ -94,7 +94,7 @@ def test_a_process_that_hangs_is_given_up(
     clusters.wait_for_slots(launcher, 1)
 
 
-def test_what_a_person_sends_to_all_processes_is_the_runners_to_answer(launcher: RayOutside, tmp_path: Path) -> None:
+def test_what_a_person_sends_to_all_processes_is_the_runners_to_answer(launcher: RayLauncher, tmp_path: Path) -> None:
     submit(launcher, tmp_path)
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(ray_process().pid, number)
@@ -106,7 +106,7 @@ def test_a_lost_head_is_waited_for(tmp_path: Path, hasty: None, monkeypatch: pyt
     with socket.create_server(("", 0)) as free:
         port = free.getsockname()[1]
     with clusters.head(port) as address:
-        launcher = clusters.outside_on(address, tmp_path / "workers.log", STUB)
+        launcher = clusters.launcher_on(address, tmp_path / "workers.log", STUB)
         submit(launcher, tmp_path, **WAITS)
         progress(launcher)
     try:
@@ -128,7 +128,7 @@ def test_where_no_cluster_is_the_night_does_not_begin(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = clusters.cluster_settings(address=f"127.0.0.1:{port}")
-    for ask in (lambda: RayOutside(settings, tmp_path / "log"), lambda: machine_outside(settings, print)):
+    for ask in (lambda: RayLauncher(settings, tmp_path / "log"), lambda: machine_of_cluster(settings, print)):
         with pytest.raises(UserError, match="no Ray cluster lets us in"):
             ask()
 
@@ -143,9 +143,9 @@ def test_the_machine_of_a_node_is_asked_for_and_waited_for(
         assert "site=late" in text and "waits for one" in text
         node.append(node or two_nodes.add("late"))
 
-    monkeypatch.setattr(ray_outside, "WORD_SECONDS", 1.0)
+    monkeypatch.setattr(ray_launcher, "WORD_SECONDS", 1.0)
     try:
-        machine = machine_outside(clusters.cluster_settings(**asked), note)
+        machine = machine_of_cluster(clusters.cluster_settings(**asked), note)
         assert (machine.kind, bool(machine.name), len(node) >= 1) == ("cpu", True, True)
     finally:
         two_nodes.kill(node[0])

@@ -1,0 +1,377 @@
+"""Runs trainings on a Ray cluster: a warm actor per slot, as many slots as the nodes carry, also none for a while."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import RLock
+from typing import Any
+
+from autoresearch.config import Settings
+from autoresearch.workers.energy import Energy
+from autoresearch.workers.fleet import Fleet, Place
+from autoresearch.workers.launcher import Event, Finished, Note, Progress
+from autoresearch.workers.ray_cluster import device_there, join, nodes, options, what
+from autoresearch.workers.ray_data import Text
+from autoresearch.workers.ray_slot import Done, Offer, Slot, Terms
+from rails import clean
+from trainer.protocol import RunRequest, RunResult
+
+# How often the list of nodes is read anew, and what a person asked to drain.
+LOOK_SECONDS = 2.0
+# A slot answers at least so often, and is given up when it has not for the second of them: its node hangs.
+ANSWER_SECONDS, SILENCE_SECONDS = 10.0, 60.0
+# After a slot that could not be made, until the next is tried.
+REST_SECONDS = 15.0
+CLOSE_SECONDS = 5.0
+# Without a slot, until a person is told that the night waits.
+PATIENCE_SECONDS = 5.0
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A slot as the runner knows it. offer: None while Ray looks for room. is_told: its actor has the run."""
+
+    number: int
+    actor: Any
+    offer: Offer | None = None
+    ready: bool = False  # it can take runs: the text is there
+    run: RunRequest | None = None
+    is_told: bool = False
+    cancelled: bool = False
+    begun: float = 0.0
+    heard: float = 0.0
+    born: float = field(default_factory=time.monotonic)
+    busy_seconds: float = 0.0
+    runs: int = 0
+
+
+class RayDriver:
+    """See Launcher. Ray chooses the node of each slot; one that is lost takes its run along, and another is made.
+
+    only_device: a class of device; slots of other classes are turned away by name. fleet: where what each slot does is
+    written down, and which nodes to drain is read. Another thread may submit and cancel while one waits for events.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: Path,
+        text: Path | None = None,
+        only_device: str | None = None,
+        fleet: Fleet | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self._settings, self._asked, self._log = settings, settings.workers, log
+        self._ray = join(self._asked)
+        self._text = Text.of(text) if text is not None else None
+        self._chunks: Mapping[str, list[Any]] | None = None
+        processes = settings.tensor_parallel * settings.data_parallel
+        self._terms = Terms(device_there(settings), settings.backend, processes, settings.energy, command, self._text)
+        self._only_device, self._fleet = only_device, fleet
+        self._make = self._ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(Slot)
+        self._slots: list[_Slot] = []
+        self._events: deque[Event] = deque()
+        self._waiting: deque[tuple[RunRequest, float]] = deque()  # handed out just as the slot for it was lost
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()  # what slots have answered
+        self._lock = RLock()
+        self._turned_away: set[str] = set()  # ids of nodes
+        self._drained: frozenset[str] = frozenset()
+        self._hosts: dict[str, str] = {}  # node id -> host, of the living
+        self._made, self._rest_until, self._looked = 0, 0.0, float("-inf")
+        self._said: str | None = None
+        if fleet is not None:
+            fleet.forget()  # what a killed night left
+        self._empty_since = float("inf")
+        self._classes: list[str] = []
+        self._look()
+
+    @property
+    def capacity(self) -> int:
+        """Runs that slots have or can take now."""
+        busy, free = sum(slot.run is not None for slot in self._slots), sum(map(self._is_free, self._slots))
+        return busy + max(free, len(self._waiting))
+
+    def submit(self, request: RunRequest, timeout_seconds: float) -> None:
+        """Hands the run to a free slot; where there is none any more, to the next that is."""
+        result = Path(request.result_path)
+        result.unlink(missing_ok=True)
+        request.write(result.with_name("request.json"))
+        with self._lock:
+            self._waiting.append((request, timeout_seconds))
+            self._hand_on()
+
+    def cancel(self, run_id: str) -> None:
+        with self._lock:
+            self._cancel(run_id)
+
+    def next_event(self, timeout_seconds: float) -> Event | None:
+        """The next event, or None after `timeout_seconds` without one."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            with self._lock:
+                self._look()
+                if self._events:
+                    return self._events.popleft()
+            try:
+                heard = self._inbox.get(timeout=max(0.0, min(LOOK_SECONDS, deadline - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    return None
+                continue
+            with self._lock:
+                heard()
+
+    def close(self) -> None:
+        """Ends all workers at once; what they were at is lost and can be run again."""
+        slots, self._slots = self._slots, []
+        if not self._ray.is_initialized():
+            return
+        leaving = [slot.actor.close.remote() for slot in slots if slot.offer is not None]
+        if leaving:
+            self._ray.wait(leaving, num_returns=len(leaving), timeout=CLOSE_SECONDS)
+        for slot in slots:
+            self._kill(slot)
+        if self._fleet is not None:
+            self._fleet.forget()
+
+    # --- runs to slots ---
+
+    def _hand_on(self) -> None:
+        for slot in self._slots:
+            if self._waiting and self._is_free(slot):
+                slot.run, timeout_seconds = self._waiting.popleft()
+                slot.cancelled, slot.is_told, slot.begun = False, False, time.monotonic()
+                begun = slot.actor.begin.remote(slot.run, timeout_seconds)
+                self._hear(slot, begun, partial(self._begun, slot.run))
+
+    def _begun(self, run: RunRequest, slot: _Slot, told: None) -> None:
+        if slot.run is run:
+            slot.is_told = True
+            if slot.cancelled:
+                slot.actor.cancel.remote(run.run_id)
+
+    def _cancel(self, run_id: str) -> None:
+        for request, _ in self._waiting:
+            if request.run_id == run_id:
+                self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not request)
+                result = RunResult(run_id, request.seed, "cancelled", message="cancelled before it began")
+                self._events.append(Finished(run_id, result, Energy(0.0, "estimate")))
+                return
+        for slot in self._slots:
+            if slot.run is not None and slot.run.run_id == run_id:
+                slot.cancelled = True
+                if slot.is_told:  # else it might overtake the run that it is meant for
+                    slot.actor.cancel.remote(run_id)
+
+    # --- what slots say ---
+
+    def _hear(self, slot: _Slot, answer: Any, then: Callable[[_Slot, Any], None]) -> None:
+        """Has `then` told what the slot answers, once it does."""
+        answer.future().add_done_callback(lambda future: self._inbox.put(partial(self._take, slot, future, then)))
+
+    def _take(self, slot: _Slot, future: Future[Any], then: Callable[[_Slot, Any], None]) -> None:
+        if slot not in self._slots:  # it was lost meanwhile
+            return
+        try:
+            told = future.result()
+        except self._ray.exceptions.RayError as error:
+            self._break(slot, error)
+            return
+        slot.heard = time.monotonic()
+        then(slot, told)
+        self._hand_on()
+
+    def _listen(self, slot: _Slot) -> None:
+        self._hear(slot, slot.actor.events.remote(ANSWER_SECONDS), self._event)
+
+    def _event(self, slot: _Slot, told: Progress | Done | None) -> None:
+        match told:
+            case Progress() if slot.run is not None:
+                self._events.append(told)
+            case Done() if slot.run is not None:
+                self._finish(slot, slot.run, told)
+        if slot in self._slots:
+            self._listen(slot)
+
+    def _welcome(self, slot: _Slot, offer: Offer) -> None:
+        slot.offer = offer
+        self._hosts.setdefault(offer.node, offer.host)
+        if offer.node in self._drained | self._turned_away:
+            self._drop(slot)
+        elif self._only_device not in (None, offer.device):
+            self._turn_away(
+                slot,
+                f"it has {offer.device}, and runs of this study have {self._only_device}: a budget in seconds buys "
+                "another training there (choose nodes by workers.labels)",
+            )
+        elif not offer.has_text:
+            assert self._text is not None
+            self._chunks = self._chunks or self._text.send()
+            self._hear(slot, slot.actor.receive.remote(self._chunks), self._welcome)
+        else:
+            slot.ready, slot.heard = True, time.monotonic()
+            self._tell_of_devices()
+            self._listen(slot)
+
+    def _finish(self, slot: _Slot, run: RunRequest, done: Done) -> None:
+        assert slot.offer is not None
+        if done.disk_full:
+            self._turn_away(slot, "its disk is full")
+            return
+        folder, result = Path(run.result_path).parent, done.end.result
+        with suppress(OSError), (folder / "worker.log").open("ab") as log:
+            log.write(done.log)
+        versions = {**result.versions, "device": slot.offer.device, "host": slot.offer.host}
+        result = replace(result, versions=versions)
+        if done.whole:
+            result.write(run.result_path)
+        elif slot.cancelled:
+            result = _unwanted(result)
+        self._events.append(Finished(run.run_id, result, done.end.energy))
+        slot.run, slot.runs = None, slot.runs + 1
+        slot.busy_seconds += time.monotonic() - slot.begun
+        if slot.offer.node in self._drained | self._turned_away:
+            self._drop(slot)
+
+    # --- slots come and go ---
+
+    def _is_free(self, slot: _Slot) -> bool:
+        return (
+            slot.ready
+            and slot.run is None
+            and slot.offer is not None
+            and slot.offer.node not in self._drained | self._turned_away
+        )
+
+    def _look(self) -> None:
+        """Every few seconds: which nodes there are, which slots are silent, and as many slots as the nodes carry."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        found = nodes(self._ray)
+        self._hosts = {node.id: node.host for node in found}
+        if self._fleet is not None:
+            self._drain(self._fleet.drained())
+        silent = [slot for slot in self._slots if slot.ready and now - slot.heard > SILENCE_SECONDS]
+        for slot in silent if self._inbox.empty() else ():  # else it was the runner who did not listen
+            self._lose(slot, f"it has said nothing for {SILENCE_SECONDS:g} s")
+        closed = self._drained | self._turned_away
+        wanted = self._asked.most or sum(node.fits(self._asked) for node in found if node.id not in closed)
+        for slot in [slot for slot in self._slots if slot.offer is None][: max(0, len(self._slots) - wanted)]:
+            self._drop(slot)
+        while len(self._slots) < wanted and now >= self._rest_until:
+            actor = self._make.options(**options(self._asked, closed & self._hosts.keys())).remote(self._terms)
+            self._made += 1
+            self._slots.append(_Slot(self._made, actor))
+            self._hear(self._slots[-1], actor.offer.remote(), self._welcome)
+        self._tell_of_waiting()
+        if self._fleet is not None:
+            self._fleet.write([self._place(slot) for slot in self._slots if slot.offer is not None])
+
+    def _drain(self, asked: frozenset[str]) -> None:
+        for node in asked - self._drained:
+            self._events.append(Note(f"node {self._name(node)} is drained: its runs are finished, none is begun there"))
+        self._drained = asked
+        for slot in [slot for slot in self._slots if slot.offer and slot.offer.node in asked and slot.run is None]:
+            self._drop(slot)
+
+    def _break(self, slot: _Slot, error: Exception) -> None:
+        """An answer was an error: of Ray, whose actor or node is gone, or of the slot, which could not do its part."""
+        cause = getattr(error, "cause", None) or error
+        text = clean((str(cause).strip() or type(cause).__name__).splitlines()[-1], 200)  # of a traceback what it is
+        if slot.offer is not None and isinstance(cause, OSError):
+            self._turn_away(slot, text)
+        elif slot.ready:
+            gone = isinstance(error, self._ray.exceptions.RayActorError)
+            self._lose(slot, "its process or its node is gone" if gone else text)
+        else:
+            self._chunks, self._rest_until = None, time.monotonic() + REST_SECONDS
+            self._lose(slot, f"it could not be made: {text}")
+
+    def _turn_away(self, slot: _Slot, why: str) -> None:
+        """Of the slot's node nothing is wanted any more in this night."""
+        assert slot.offer is not None
+        if slot.offer.node not in self._turned_away:
+            self._turned_away.add(slot.offer.node)
+            self._events.append(Note(f"node {self._name(slot.offer.node)} is turned away: {why}"))
+        self._lose(slot, why, tell=False)
+
+    def _lose(self, slot: _Slot, why: str, tell: bool = True) -> None:
+        """The slot is no more; its run, if it had one, is lost, and Ray is told to end it, wherever it may still be."""
+        where = f" on {slot.offer.host}" if slot.offer else ""
+        if tell:
+            self._events.append(Note(f"slot {slot.number}{where} is lost: {why}"))
+        self._drop(slot)
+        if slot.run is not None:
+            seconds, message = time.monotonic() - slot.begun, f"its slot{where} was lost: {why}"
+            self._events.append(lost(self._settings, slot.run, seconds, message, slot.cancelled))
+
+    def _drop(self, slot: _Slot) -> None:
+        self._slots.remove(slot)
+        self._kill(slot)
+
+    def _kill(self, slot: _Slot) -> None:
+        with suppress(Exception):  # it is gone already, or nobody is left to be told
+            self._ray.kill(slot.actor)
+
+    # --- what a person is told ---
+
+    def _tell_of_waiting(self) -> None:
+        if self.capacity:
+            if self._said is not None:
+                self._events.append(Note(f"the cluster has room again: {self.capacity} at once"))
+            self._said, self._empty_since = None, float("inf")
+            return
+        self._empty_since = min(self._empty_since, time.monotonic())
+        if self._said is None and time.monotonic() - self._empty_since > PATIENCE_SECONDS:
+            self._said = f"no node of the cluster has room for a run ({what(self._asked)}): the night waits for one"
+            self._events.append(Note(self._said))
+
+    def _tell_of_devices(self) -> None:
+        classes = sorted({slot.offer.device for slot in self._slots if slot.ready and slot.offer})
+        if len(classes) > len(self._classes):
+            self._classes = classes
+            if len(classes) > 1:
+                self._events.append(
+                    Note(
+                        f"runs are done on unlike devices ({', '.join(classes)}): the same recipe and seed may differ "
+                        "in the last digits between them; workers.labels holds a study to one"
+                    )
+                )
+
+    def _name(self, node: str) -> str:
+        return f"{self._hosts.get(node, 'unknown')} ({node[:8]})"
+
+    def _place(self, slot: _Slot) -> Place:
+        assert slot.offer is not None
+        now, busy = time.monotonic(), slot.busy_seconds
+        does = "is made ready" if not slot.ready else "idle"
+        if slot.run is not None:
+            does, busy = slot.run.run_id, busy + now - slot.begun
+        closing = slot.offer.node in self._drained
+        return Place(
+            slot.number, slot.offer.host, slot.offer.node, slot.offer.device, does, closing, slot.runs,
+            busy / max(now - slot.born, 1e-9),
+        )  # fmt: skip
+
+
+def lost(settings: Settings, run: RunRequest, seconds: float, message: str, cancelled: bool) -> Finished:
+    """The end of a run of which nothing more is heard, its energy estimated."""
+    energy, asked = settings.energy, settings.workers
+    watts = asked.gpus * energy.gpu_watts or max(asked.cpus, 1.0) * energy.watts_per_core
+    result = RunResult(run.run_id, run.seed, "failed", failure="worker_died", message=message)
+    return Finished(run.run_id, _unwanted(result) if cancelled else result, Energy(seconds * watts, "estimate"))
+
+
+def _unwanted(result: RunResult) -> RunResult:
+    """What became of a run that nobody wanted any more is no failure of it."""
+    return replace(result, state="cancelled", failure=None)
