@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -32,6 +32,8 @@ POOLED_DOF = 6.0
 CORRELATION_PRIOR_PAIRS = 8.0
 MAX_CORRELATION = 0.9
 INTERVAL = 0.95
+# Run-to-run deviations: a gain of so many is hardly ever kept, so it turns no decision.
+TOLERATED_OFFSET = 0.25
 FEWEST_CONFIRMING = 3  # seeds that incumbent and baseline share, before they contradict a keep
 
 
@@ -199,3 +201,26 @@ def decide(candidate: Runs, reference: Runs, noise: Noise, rule: DecisionRule, w
         asked_for = words.count(more, "more run")
         return Decision("replicate", f"{chance}: promising, {asked_for} of the reference", result, 0, more)
     return Decision("replicate", f"{chance}: promising, one more run", result, 1, 0)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """By how much scores of one class of device are above another's, in bits per byte, from n pairs of runs that share
+    recipe and seed. half_interval: of the 95 % interval."""
+
+    value: float
+    half_interval: float
+    n: int
+
+    def matters(self, noise: Noise) -> bool:
+        """Whether it is shown, and so large that runs of the two classes are not to be compared."""
+        return abs(self.value) > self.half_interval and abs(self.value) > TOLERATED_OFFSET * noise.deviation
+
+
+def offset(differences: Sequence[float]) -> Offset:
+    """Of scores by the same recipe and seed; asserts that there are two or more."""
+    n = len(differences)
+    assert n > 1, "one pair has no interval"
+    spread = float(np.std(differences, ddof=1))
+    half = float(special.stdtrit(n - 1, 0.5 + INTERVAL / 2)) * spread / n**0.5
+    return Offset(_mean((*differences,)), half, n)

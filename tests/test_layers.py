@@ -67,6 +67,7 @@ INSIDE = {
     ],
     "study": [
         ["requests", "history", "restore", "settle"],
+        ["device_classes"],
         ["folder"],
         ["store"],
         ["workspace", "preset", "observer", "messages", "script", "lock"],
@@ -82,7 +83,7 @@ INSIDE = {
         ["ray_slot"],
         ["crew", "local"],
         ["process"],
-        ["launcher"],
+        ["launcher", "admission"],
         ["energy", "machine"],
         ["fleet", "gpu_energy", "oom", "probe", "ray_data"],
         ["nvml"],

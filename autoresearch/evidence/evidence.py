@@ -105,10 +105,11 @@ class Evidence:
 
     @cached_property
     def joules(self) -> float | None:
-        """Of all runs of the search and of asking a language model; None where nobody wrote any energy down."""
+        """Of all runs of the search, also those repeated to compare devices, and of asking a language model; None where
+        nobody wrote any energy down."""
         found = [run.energy_joules for runs in self.runs.values() for run in runs if run.energy_joules is not None]
         found += [energy.joules for energy in self.asking.values()]
-        return sum(found) if found else None
+        return sum(found) + self.folder.store.repeats_joules() if found else None
 
     @cached_property
     def tokens(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 from autoresearch import words
 from autoresearch.config import DecisionRule
@@ -13,6 +14,7 @@ from autoresearch.evidence.meters import Meters, Repeated
 from autoresearch.evidence.proposers import turns
 from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.proposers.share import MODEL
+from autoresearch.study.device_classes import sentence
 from autoresearch.trial import Trial
 
 MOST_NAMED = 4
@@ -110,6 +112,13 @@ def noise(evidence: Evidence) -> str:
         f"One run deviates by {deviation}{share} "
         f"({found.dof:.0f} degrees of freedom, the prior's included); {_kept_gains(evidence)}."
     )
+
+
+def devices(evidence: Evidence) -> list[str]:
+    """How far the classes of device differ that runs were repeated on."""
+    pairs = groupby(evidence.folder.store.repeats(), key=lambda repeat: (repeat.device, repeat.against))
+    found = [[*group] for _, group in pairs]
+    return [f"{sentence(group, evidence.noise)}." for group in found if len(group) > 1]
 
 
 def score(standing: Standing, metric: Metric = VAL_BPB) -> str:

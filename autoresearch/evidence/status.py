@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from autoresearch import words
 from autoresearch.evidence.evidence import Evidence, Standing
 from autoresearch.evidence.nights import ending, trouble
-from autoresearch.evidence.sentences import improved, seed_ignored
+from autoresearch.evidence.sentences import devices, improved, seed_ignored
 from autoresearch.facts import ABSENT_IF_NONE
 from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
@@ -48,6 +48,7 @@ class Status:
     metric: Metric
     run_to_run_deviation: float
     repeatable: bool
+    devices: list[str]  # how far classes of device differ that runs were repeated on
     baseline: Standing
     incumbent: Standing
     improved: str  # what came of it, in a sentence
@@ -86,6 +87,7 @@ def status(folder: StudyFolder) -> Status:
         metric=evidence.metric,
         run_to_run_deviation=evidence.noise.deviation,
         repeatable=folder.settings.repeatable,
+        devices=devices(evidence),
         baseline=evidence.standing(evidence.baseline),
         incumbent=evidence.standing(evidence.incumbent),
         improved=improved(evidence),

@@ -10,6 +10,7 @@ from pathlib import Path
 from autoresearch.config import Settings
 from autoresearch.errors import UserError
 from autoresearch.program import told
+from autoresearch.study.device_classes import DeviceClasses
 from autoresearch.study.folder import StudyFolder
 from autoresearch.trial import Recipe, window_of
 from autoresearch.workers.fleet import Fleet
@@ -58,8 +59,8 @@ def start_workers(folder: StudyFolder, machine: Machine) -> Launcher:
         from autoresearch.workers.ray_launcher import RayLauncher
 
         text = folder.store.study()["data_dir"]
-        only_device = machine.name if "seconds" in settings.budget else None
-        return RayLauncher(settings, log, text and Path(text), only_device, Fleet(folder.path))
+        classes = DeviceClasses(folder, machine.name)
+        return RayLauncher(settings, log, text and Path(text), classes, Fleet(folder.path))
     processes = settings.tensor_parallel * settings.data_parallel
     devices = machine.places(settings)
     if own is not None:

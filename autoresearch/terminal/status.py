@@ -34,6 +34,7 @@ def status_view(status: Status) -> RenderableType:
         "baseline": _standing(status.baseline, metric),
         "incumbent": _standing(status.incumbent, metric),
         "noise": f"one run deviates by {deviation} {metric.gain_unit}{repeats}",
+        **({"devices": " ".join(status.devices)} if status.devices else {}),
         **fit,
         "energy": words.energy(status.energy_joules, status.energy_sources) + cost,
         "runs": f"{words.count(status.runs, 'run')}, {words.duration(status.run_seconds)} of work",

@@ -8,8 +8,11 @@ from typing import Any
 
 from autoresearch.config import Settings, WorkerSettings
 from autoresearch.errors import UserError
+from autoresearch.workers.energy import Energy
+from autoresearch.workers.launcher import Finished
 from autoresearch.workers.machine import Machine
 from autoresearch.workers.ray_slot import look_there, versions_there
+from trainer.protocol import RunRequest, RunResult
 
 ANSWER_SECONDS = 30.0  # of a node that is asked what it has installed
 CONNECT_SECONDS = 10.0
@@ -148,3 +151,16 @@ def what(asked: WorkerSettings) -> str:
     parts += [f"{asked.gpus:g} GPU"] if asked.gpus else []
     parts += [f"{asked.memory_bytes / 2**30:g} GiB"] if asked.memory_bytes else []
     return ", ".join(parts + asked.labels) or "nothing"
+
+
+def lost(settings: Settings, run: RunRequest, seconds: float, message: str, cancelled: bool) -> Finished:
+    """The end of a run of which nothing more is heard, its energy estimated."""
+    energy, asked = settings.energy, settings.workers
+    watts = asked.gpus * energy.gpu_watts or max(asked.cpus, 1.0) * energy.watts_per_core
+    result = RunResult(run.run_id, run.seed, "failed", failure="worker_died", message=message)
+    return Finished(run.run_id, unwanted(result) if cancelled else result, Energy(seconds * watts, "estimate"))
+
+
+def unwanted(result: RunResult) -> RunResult:
+    """What became of a run that nobody wanted any more is no failure of it."""
+    return replace(result, state="cancelled", failure=None)

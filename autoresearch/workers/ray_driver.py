@@ -15,10 +15,11 @@ from threading import RLock
 from typing import Any
 
 from autoresearch.config import Settings
+from autoresearch.workers.admission import Admitted, Answer, Ask, Refused, Repeat, Repeated
 from autoresearch.workers.energy import Energy
 from autoresearch.workers.fleet import Fleet, Place
 from autoresearch.workers.launcher import Event, Finished, Note, Progress
-from autoresearch.workers.ray_cluster import device_there, join, nodes, options, what
+from autoresearch.workers.ray_cluster import device_there, join, lost, nodes, options, unwanted, what
 from autoresearch.workers.ray_data import Text
 from autoresearch.workers.ray_slot import Done, Offer, Slot, Terms
 from rails import clean
@@ -44,6 +45,7 @@ class _Slot:
     offer: Offer | None = None
     ready: bool = False  # it can take runs: the text is there
     run: RunRequest | None = None
+    repeats: bool = False  # its run is another slot's, done once more to compare classes of device
     is_told: bool = False
     cancelled: bool = False
     begun: float = 0.0
@@ -52,12 +54,18 @@ class _Slot:
     busy_seconds: float = 0.0
     runs: int = 0
 
+    @property
+    def device(self) -> str:
+        """Its class; '' until it is known."""
+        return self.offer.device if self.offer else ""
+
 
 class RayDriver:
     """See Launcher. Ray chooses the node of each slot; one that is lost takes its run along, and another is made.
 
-    only_device: a class of device; slots of other classes are turned away by name. fleet: where what each slot does is
-    written down, and which nodes to drain is read. Another thread may submit and cancel while one waits for events.
+    asks: whether a slot waits until its class of device is admitted; then there are also events that ask for that, and
+    `answer` is to be called. fleet: where what each slot does is written down, and which nodes to drain is read.
+    Another thread may submit, cancel and answer while one waits for events.
     """
 
     def __init__(
@@ -65,7 +73,7 @@ class RayDriver:
         settings: Settings,
         log: Path,
         text: Path | None = None,
-        only_device: str | None = None,
+        asks: bool = False,
         fleet: Fleet | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
@@ -75,10 +83,11 @@ class RayDriver:
         self._chunks: Mapping[str, list[Any]] | None = None
         processes = settings.tensor_parallel * settings.data_parallel
         self._terms = Terms(device_there(settings), settings.backend, processes, settings.energy, command, self._text)
-        self._only_device, self._fleet = only_device, fleet
+        self._asks, self._fleet = asks, fleet
+        self._admitted: set[str] = set()  # classes of device
         self._make = self._ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(Slot)
         self._slots: list[_Slot] = []
-        self._events: deque[Event] = deque()
+        self._events: deque[Event | Ask | Repeated] = deque()
         self._waiting: deque[tuple[RunRequest, float]] = deque()  # handed out just as the slot for it was lost
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()  # what slots have answered
         self._lock = RLock()
@@ -90,14 +99,13 @@ class RayDriver:
         if fleet is not None:
             fleet.forget()  # what a killed night left
         self._empty_since = float("inf")
-        self._classes: list[str] = []
         self._look()
 
     @property
     def capacity(self) -> int:
         """Runs that slots have or can take now."""
-        busy, free = sum(slot.run is not None for slot in self._slots), sum(map(self._is_free, self._slots))
-        return busy + max(free, len(self._waiting))
+        busy = sum(slot.run is not None and not slot.repeats for slot in self._slots)
+        return busy + max(sum(map(self._is_free, self._slots)), len(self._waiting))
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free slot; where there is none any more, to the next that is."""
@@ -112,7 +120,24 @@ class RayDriver:
         with self._lock:
             self._cancel(run_id)
 
-    def next_event(self, timeout_seconds: float) -> Event | None:
+    def answer(self, device: str, answer: Answer) -> None:
+        """What becomes of the slots that wait with such a device."""
+        with self._lock:
+            waiting = [slot for slot in self._slots if self._waits(slot) and slot.device == device]
+            match answer:
+                case Admitted():
+                    self._admitted.add(device)
+                    self._hand_on()
+                case Refused(why):
+                    for slot in waiting:
+                        self._turn_away(slot, why)
+                case Repeat(run, timeout_seconds) if waiting:
+                    self._begin(waiting[0], run, timeout_seconds, repeats=True)
+                case Repeat(run):
+                    result = RunResult(run.run_id, run.seed, "cancelled", message="its slot was lost")
+                    self._events.append(Repeated(device, run.run_id, result, Energy(0.0, "estimate")))
+
+    def next_event(self, timeout_seconds: float) -> Event | Ask | Repeated | None:
         """The next event, or None after `timeout_seconds` without one."""
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -147,10 +172,12 @@ class RayDriver:
     def _hand_on(self) -> None:
         for slot in self._slots:
             if self._waiting and self._is_free(slot):
-                slot.run, timeout_seconds = self._waiting.popleft()
-                slot.cancelled, slot.is_told, slot.begun = False, False, time.monotonic()
-                begun = slot.actor.begin.remote(slot.run, timeout_seconds)
-                self._hear(slot, begun, partial(self._begun, slot.run))
+                self._begin(slot, *self._waiting.popleft())
+
+    def _begin(self, slot: _Slot, run: RunRequest, timeout_seconds: float, repeats: bool = False) -> None:
+        slot.run, slot.repeats, slot.begun = run, repeats, time.monotonic()
+        slot.cancelled, slot.is_told = False, False
+        self._hear(slot, slot.actor.begin.remote(run, timeout_seconds), partial(self._begun, run))
 
     def _begun(self, run: RunRequest, slot: _Slot, told: None) -> None:
         if slot.run is run:
@@ -206,20 +233,14 @@ class RayDriver:
         self._hosts.setdefault(offer.node, offer.host)
         if offer.node in self._drained | self._turned_away:
             self._drop(slot)
-        elif self._only_device not in (None, offer.device):
-            self._turn_away(
-                slot,
-                f"it has {offer.device}, and runs of this study have {self._only_device}: a budget in seconds buys "
-                "another training there (choose nodes by workers.labels)",
-            )
         elif not offer.has_text:
             assert self._text is not None
             self._chunks = self._chunks or self._text.send()
             self._hear(slot, slot.actor.receive.remote(self._chunks), self._welcome)
         else:
             slot.ready, slot.heard = True, time.monotonic()
-            self._tell_of_devices()
             self._listen(slot)
+            self._ask(slot)
 
     def _finish(self, slot: _Slot, run: RunRequest, done: Done) -> None:
         assert slot.offer is not None
@@ -231,15 +252,20 @@ class RayDriver:
             log.write(done.log)
         versions = {**result.versions, "device": slot.offer.device, "host": slot.offer.host}
         result = replace(result, versions=versions)
-        if done.whole:
-            result.write(run.result_path)
-        elif slot.cancelled:
-            result = _unwanted(result)
-        self._events.append(Finished(run.run_id, result, done.end.energy))
+        if slot.repeats:
+            self._events.append(Repeated(slot.offer.device, run.run_id, result, done.end.energy))
+        else:
+            if done.whole:
+                result.write(run.result_path)
+            elif slot.cancelled:
+                result = unwanted(result)
+            self._events.append(Finished(run.run_id, result, done.end.energy))
         slot.run, slot.runs = None, slot.runs + 1
         slot.busy_seconds += time.monotonic() - slot.begun
         if slot.offer.node in self._drained | self._turned_away:
             self._drop(slot)
+        else:
+            self._ask(slot)
 
     # --- slots come and go ---
 
@@ -249,7 +275,16 @@ class RayDriver:
             and slot.run is None
             and slot.offer is not None
             and slot.offer.node not in self._drained | self._turned_away
+            and (not self._asks or slot.device in self._admitted)
         )
+
+    def _waits(self, slot: _Slot) -> bool:
+        """Whether it could have a run if only its class of device were admitted."""
+        return self._asks and slot.ready and slot.run is None and slot.device not in self._admitted
+
+    def _ask(self, slot: _Slot) -> None:
+        if self._waits(slot):
+            self._events.append(Ask(slot.device))
 
     def _look(self) -> None:
         """Every few seconds: which nodes there are, which slots are silent, and as many slots as the nodes carry."""
@@ -273,6 +308,8 @@ class RayDriver:
             self._made += 1
             self._slots.append(_Slot(self._made, actor))
             self._hear(self._slots[-1], actor.offer.remote(), self._welcome)
+        for slot in self._slots:
+            self._ask(slot)
         self._tell_of_waiting()
         if self._fleet is not None:
             self._fleet.write([self._place(slot) for slot in self._slots if slot.offer is not None])
@@ -313,7 +350,11 @@ class RayDriver:
         self._drop(slot)
         if slot.run is not None:
             seconds, message = time.monotonic() - slot.begun, f"its slot{where} was lost: {why}"
-            self._events.append(lost(self._settings, slot.run, seconds, message, slot.cancelled))
+            end = lost(self._settings, slot.run, seconds, message, slot.cancelled)
+            if slot.repeats:
+                self._events.append(Repeated(slot.device, end.run_id, end.result, end.energy))
+            else:
+                self._events.append(end)
 
     def _drop(self, slot: _Slot) -> None:
         self._slots.remove(slot)
@@ -333,20 +374,11 @@ class RayDriver:
             return
         self._empty_since = min(self._empty_since, time.monotonic())
         if self._said is None and time.monotonic() - self._empty_since > PATIENCE_SECONDS:
-            self._said = f"no node of the cluster has room for a run ({what(self._asked)}): the night waits for one"
+            lack = f"no node of the cluster has room for a run ({what(self._asked)})"
+            if any(slot.ready for slot in self._slots):
+                lack = "the nodes that are there are of another class of device, which is compared first"
+            self._said = f"{lack}: the night waits for one"
             self._events.append(Note(self._said))
-
-    def _tell_of_devices(self) -> None:
-        classes = sorted({slot.offer.device for slot in self._slots if slot.ready and slot.offer})
-        if len(classes) > len(self._classes):
-            self._classes = classes
-            if len(classes) > 1:
-                self._events.append(
-                    Note(
-                        f"runs are done on unlike devices ({', '.join(classes)}): the same recipe and seed may differ "
-                        "in the last digits between them; workers.labels holds a study to one"
-                    )
-                )
 
     def _name(self, node: str) -> str:
         return f"{self._hosts.get(node, 'unknown')} ({node[:8]})"
@@ -354,7 +386,7 @@ class RayDriver:
     def _place(self, slot: _Slot) -> Place:
         assert slot.offer is not None
         now, busy = time.monotonic(), slot.busy_seconds
-        does = "is made ready" if not slot.ready else "idle"
+        does = "is made ready" if not slot.ready else "waits to be admitted" if self._waits(slot) else "idle"
         if slot.run is not None:
             does, busy = slot.run.run_id, busy + now - slot.begun
         closing = slot.offer.node in self._drained
@@ -362,16 +394,3 @@ class RayDriver:
             slot.number, slot.offer.host, slot.offer.node, slot.offer.device, does, closing, slot.runs,
             busy / max(now - slot.born, 1e-9),
         )  # fmt: skip
-
-
-def lost(settings: Settings, run: RunRequest, seconds: float, message: str, cancelled: bool) -> Finished:
-    """The end of a run of which nothing more is heard, its energy estimated."""
-    energy, asked = settings.energy, settings.workers
-    watts = asked.gpus * energy.gpu_watts or max(asked.cpus, 1.0) * energy.watts_per_core
-    result = RunResult(run.run_id, run.seed, "failed", failure="worker_died", message=message)
-    return Finished(run.run_id, _unwanted(result) if cancelled else result, Energy(seconds * watts, "estimate"))
-
-
-def _unwanted(result: RunResult) -> RunResult:
-    """What became of a run that nobody wanted any more is no failure of it."""
-    return replace(result, state="cancelled", failure=None)

@@ -20,11 +20,13 @@ from typing import Any
 
 from autoresearch.config import Settings
 from autoresearch.errors import UserError
+from autoresearch.workers.admission import Admission, Ask, Repeat, Repeated
 from autoresearch.workers.fleet import Fleet
-from autoresearch.workers.launcher import Event, Finished, Launcher, Note, Progress
+from autoresearch.workers.launcher import Event, Finished, Note, Progress
 from autoresearch.workers.machine import Machine, look
-from autoresearch.workers.ray_cluster import device_there, machine_there, what
-from autoresearch.workers.ray_driver import RayDriver, lost
+from autoresearch.workers.ray_cluster import device_there, lost, machine_there, what
+from autoresearch.workers.ray_driver import RayDriver
+from rails import clean
 from trainer.protocol import RunRequest
 
 # The process says at least so often how many runs it can have.
@@ -37,27 +39,30 @@ CLOSE_SECONDS = 15.0
 # Between two words to a person who waits for a node before the night begins.
 WORD_SECONDS = 30.0
 
-Told = tuple[Event | None, int]  # an event, and the runs at once
+Told = tuple[Event | Ask | Repeated | None, int]  # an event, and the runs at once
 
 
 class RayLauncher:
     """See Launcher; the arguments are RayDriver's. When the process is gone, so are its runs, and another is begun
-    until one reaches a cluster again. Raises UserError where the first one does not."""
+    until one reaches a cluster again. Raises UserError where the first one does not.
+
+    admission: of unlike devices; None: any may do any run."""
 
     def __init__(
         self,
         settings: Settings,
         log: Path,
         text: Path | None = None,
-        only_device: str | None = None,
+        admission: Admission | None = None,
         fleet: Fleet | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._settings, self._log, self._fleet = settings, log, fleet
-        self._make = partial(RayDriver, settings, log, text, only_device, fleet, command)
+        self._settings, self._log, self._fleet, self._admission = settings, log, fleet, admission
+        self._make = partial(RayDriver, settings, log, text, admission is not None, fleet, command)
         self._in_flight: dict[str, tuple[RunRequest, float]] = {}  # with the time at which it was begun
         self._cancelled: set[str] = set()
         self._events: deque[Event] = deque()
+        self._compared: set[str] = set()  # classes of device
         self._is_lost, self._begin_at = False, 0.0
         self.capacity = 0
         self._begin()
@@ -143,8 +148,19 @@ class RayLauncher:
         if isinstance(event, Finished):
             del self._in_flight[event.run_id]
             self._cancelled.discard(event.run_id)
-        if event is not None:
-            self._events.append(event)
+        match event:
+            case Ask(device) if self._admission is not None:
+                answer = self._admission.answer(device)
+                self._say("answer", device, answer)
+                if isinstance(answer, Repeat) and device not in self._compared:
+                    self._compared.add(device)
+                    text = "is another class of device than this study's: it repeats some of its runs, to be compared"
+                    self._events.append(Note(f"{clean(device, 80)} {text}"))
+            case Repeated() if self._admission is not None:
+                note = self._admission.repeated(event)
+                self._events.extend([Note(note)] if note else [])
+            case Progress() | Finished() | Note():
+                self._events.append(event)
 
     def _lose(self, why: str) -> None:
         """The cluster is out of reach, and the runs that were there are lost."""
@@ -161,6 +177,8 @@ class RayLauncher:
             self._events.append(lost(self._settings, run, seconds, "the cluster was lost", cancelled))
         self._in_flight.clear()
         self._cancelled.clear()
+        if self._admission is not None:
+            self._admission.forget()
 
     def _say(self, *words: Any) -> None:
         with suppress(OSError):  # it is gone: `next_event` will say so
@@ -185,30 +203,30 @@ def machine_of_cluster(settings: Settings, note: Callable[[str], None]) -> Machi
     return machine
 
 
-def _drive(pipe: Connection, make: Callable[[], Launcher], log: Path) -> None:
+def _drive(pipe: Connection, make: Callable[[], RayDriver], log: Path) -> None:
     """What the process does. It ends when it is asked to, or with the runner."""
     _ignore_signals()
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        launcher = make()
+        driver = make()
     except UserError as error:
         pipe.send(error)
         return
     _ignore_signals()  # Ray has taken them for itself
     is_over = threading.Event()
-    threading.Thread(target=_obey, args=(pipe, launcher, is_over), daemon=True).start()
+    threading.Thread(target=_obey, args=(pipe, driver, is_over), daemon=True).start()
     with suppress(OSError):
         while not is_over.is_set():
-            pipe.send((launcher.next_event(TELL_SECONDS), launcher.capacity))
-    launcher.close()
+            pipe.send((driver.next_event(TELL_SECONDS), driver.capacity))
+    driver.close()
 
 
-def _obey(pipe: Connection, launcher: Launcher, is_over: threading.Event) -> None:
+def _obey(pipe: Connection, driver: RayDriver, is_over: threading.Event) -> None:
     with suppress(EOFError, OSError):
         while (words := pipe.recv())[0] != "close":
-            getattr(launcher, words[0])(*words[1:])
+            getattr(driver, words[0])(*words[1:])
     is_over.set()
 
 

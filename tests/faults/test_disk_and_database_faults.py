@@ -205,7 +205,7 @@ def test_a_study_of_an_older_version_can_be_looked_at_without_an_upgrade(
 ) -> None:
     with sqlite3.connect(study / "study.db") as database:
         database.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm004'")
-        for table in ("promotions", "attempts", "lessons", "reflections"):
+        for table in ("promotions", "attempts", "lessons", "reflections", "repeats"):
             database.execute(f"DROP TABLE {table}")
         for table, column in (
             ("studies", "tick"), ("trials", "opened_tick"), ("trials", "closed_tick"), ("runs", "ended_tick"),

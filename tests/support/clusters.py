@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,8 +48,26 @@ class TwoNodes:
         )
         self.other = self.add()
 
-    def add(self, site: str = "other") -> Any:
-        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, labels={"site": site})
+    def add(self, site: str = "other", **environment: str) -> Any:
+        return self.cluster.add_node(
+            num_cpus=1, object_store_memory=STORE_BYTES, labels={"site": site}, env_vars=environment or None
+        )
+
+    @contextmanager
+    def unlike(self, site: str, folder: Path, offset: float) -> Iterator[None]:
+        """Two more nodes of that site. On one of them the processor is named "Other CPU", and scores are higher."""
+        (folder / "cpuinfo").write_text("model name : Other CPU\n")
+        (folder / "sitecustomize.py").write_text(
+            "from pathlib import Path\nfrom autoresearch.workers import machine\n"
+            f"machine.CPU_FACTS = Path({str(folder / 'cpuinfo')!r})\n"
+        )
+        path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+        nodes = [self.add(site), self.add(site, PYTHONPATH=path, STUB_OFFSET=str(offset))]
+        try:
+            yield
+        finally:
+            for node in nodes:
+                self.kill(node)
 
     def kill(self, node: Any) -> None:
         self.cluster.remove_node(node, allow_graceful=False)

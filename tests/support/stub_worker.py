@@ -25,6 +25,7 @@ from trainer.protocol import RunRequest, RunResult, cancelled_run
 USUAL_TOKENS, USUAL_STEPS = 200_000, 25
 NOISE = float(os.environ.get("STUB_NOISE", "0.002"))
 PIDS = os.environ.get("STUB_PIDS")
+OFFSET = float(os.environ.get("STUB_OFFSET", "0"))  # of all its scores, as on another class of device
 
 
 def tell(**message: object) -> None:
@@ -62,7 +63,7 @@ def main() -> None:
             time.sleep(600)
         tell(event="progress", run_id=request.run_id, phase="train", step=1, steps=2, loss=3.0)
         noise = NOISE * unit(f"{request.seed} {json.dumps(recipe, sort_keys=True)}")
-        val_bpb = 2.8 + 0.08 * abs(math.log2(recipe["lr"] / 0.004)) + noise
+        val_bpb = 2.8 + 0.08 * abs(math.log2(recipe["lr"] / 0.004)) + noise + OFFSET
         lucky = recipe["weight_decay"] == 0.125
         val_bpb -= 0.16 * lucky
         if recipe["weight_decay"] == 0.0625:

@@ -374,7 +374,6 @@ def _longer_row(row: LongerRow, metric: Metric) -> list[str]:
 
 def _noise(evidence: Evidence) -> str:
     source = "measured" if evidence.measured_deviation[0] is not None else "assumed"
-    return (
-        "Intervals are 95 % intervals, from a run-to-run deviation of "
-        f"{words.difference(evidence.noise.deviation, metric=evidence.metric)} ({source})."
-    )
+    deviation = words.difference(evidence.noise.deviation, metric=evidence.metric)
+    intervals = f"Intervals are 95 % intervals, from a run-to-run deviation of {deviation} ({source})."
+    return " ".join([intervals, *sentences.devices(evidence)])

@@ -309,3 +309,21 @@ def m017_script(db: Database) -> None:
     db.execute("ALTER TABLE studies ADD COLUMN script TEXT")
     # the commit of the script's own repository that was checked out then; NULL: none, or nothing was committed
     db.execute("ALTER TABLE studies ADD COLUMN script_commit TEXT")
+
+
+@migrations()
+def m018_repeats(db: Database) -> None:
+    # runs repeated on another class of device; no runs of the trial
+    db.execute("""
+        CREATE TABLE repeats (
+            trial INTEGER NOT NULL REFERENCES trials(number),
+            seed INTEGER NOT NULL,
+            device TEXT NOT NULL,            -- the class that it was repeated on
+            against TEXT NOT NULL,           -- the class that the trial's own run was made on
+            val_bpb REAL NOT NULL,
+            val_bpb_against REAL NOT NULL,
+            energy_joules REAL NOT NULL,
+            energy_source TEXT NOT NULL,
+            finished_at TEXT NOT NULL,
+            PRIMARY KEY (trial, seed, device, against)
+        )""")

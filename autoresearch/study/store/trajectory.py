@@ -336,9 +336,10 @@ class Trajectory(StudyRow, Reflections):
             ),
             **self._one(
                 "SELECT COUNT(*) AS runs, COALESCE(SUM(energy_joules), 0) + (SELECT COALESCE(SUM(energy_joules), 0) "
-                "FROM proposals WHERE created_at >= ?) AS joules, "
+                "FROM proposals WHERE created_at >= ?) + (SELECT COALESCE(SUM(energy_joules), 0) FROM repeats "
+                "WHERE finished_at >= ?) AS joules, "
                 "COALESCE(SUM(total_seconds), 0) AS run_seconds FROM runs WHERE finished_at >= ?",
-                [since, since],
+                [since, since, since],
             ),
             **self._one(
                 "SELECT COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, "

@@ -76,7 +76,7 @@ def test_a_database_is_migrated_once(store: Store) -> None:
         "m001_trajectory", "m002_speed", "m003_imports", "m004_promotions", "m005_cancelled_runs", "m006_logical_time",
             "m007_menu_text", "m008_compute", "m009_window_score", "m010_carried_and_confirmed",
             "m011_begun_from", "m012_taken_back", "m013_stopped_early", "m014_attempts", "m015_lessons",
-            "m016_proposer_energy", "m017_script",
+            "m016_proposer_energy", "m017_script", "m018_repeats",
     ]  # fmt: skip
 
 

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from launching import WAITS, finished, pid, progress, submit
-from studies import STUB, is_running, wait_until
+from studies import STUB, is_running, make_study, run_study, wait_until
 
+from autoresearch import words
 from autoresearch.errors import UserError
+from autoresearch.study.device_classes import REPEATS, DeviceClasses
 from autoresearch.workers.fleet import Fleet
 from autoresearch.workers.launcher import Finished, Note
+from autoresearch.workers.machine import look
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
 
@@ -149,3 +152,24 @@ def test_the_machine_of_a_node_is_asked_for_and_waited_for(
         assert (machine.kind, bool(machine.name), len(node) >= 1) == ("cpu", True, True)
     finally:
         two_nodes.kill(node[0])
+
+
+@pytest.mark.parametrize(("offset", "slots"), [(0.0, 4), (0.5, 2)])
+def test_another_class_of_device_repeats_runs_before_it_has_any(
+    two_nodes: TwoNodes, tmp_path: Path, offset: float, slots: int
+) -> None:
+    folder = make_study(tmp_path, decision__baseline_runs=REPEATS)
+    run_study(folder, [])
+    folder.store.db.execute("UPDATE runs SET versions = json_set(versions, '$.device', ?)", [look("cpu").name])
+    asked = clusters.cluster_settings(address=two_nodes.cluster.address, labels=["site=mixed"])
+    notes: list[str] = []
+    with two_nodes.unlike("mixed", tmp_path, offset):
+        launcher = RayLauncher(asked, tmp_path / "log", admission=DeviceClasses(folder, ""), command=STUB)
+        while len(folder.store.repeats()) < REPEATS or (offset and "is turned away" not in notes[-1]):
+            event = launcher.next_event(60.0)
+            assert isinstance(event, Note), "the night itself hears of no run"
+            notes.append(event.text)
+        clusters.wait_for_slots(launcher, slots)
+        launcher.close()
+    assert "Other CPU is another class of device than this study's" in notes[0]
+    assert f"Other CPU scores {words.gain(offset)} ± 0.0000" in notes[1]

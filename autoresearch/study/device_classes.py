@@ -1,0 +1,99 @@
+"""Tells which classes of device may do a study's runs: the first's own, and those that repeat its runs as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from autoresearch import words
+from autoresearch.decide import Noise, Offset, offset
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.store.repeats import RepeatedRun
+from autoresearch.workers.admission import Admitted, Answer, Refused, Repeat, Repeated
+from rails import clean
+from trainer.protocol import RunRequest
+
+# Runs that another class repeats before it does any of its own. Where the same seed soon takes another way there, so
+# many show a difference of two run-to-run deviations; where it does not, one of far less.
+REPEATS = 5
+MAX_FAILURES = 2
+
+
+class DeviceClasses:
+    """See Admission. device: the class that a study without runs begins with."""
+
+    def __init__(self, folder: StudyFolder, device: str) -> None:
+        self._folder, self._store = folder, folder.store
+        self._own = folder.store.first_device() or device
+        self._under_way: dict[tuple[str, str], RepeatedRun] = {}  # by device and run id; their scores are not known yet
+        self._failures: dict[str, list[str]] = {}
+
+    def answer(self, device: str) -> Answer:
+        if device == self._own:
+            return Admitted()
+        if "seconds" in self._folder.settings.budget:
+            return Refused(
+                f"it has {device}, and runs of this study have {self._own}: a budget in seconds buys another training "
+                "there (choose nodes by workers.labels)"
+            )
+        if len(failures := self._failures.get(device, [])) >= MAX_FAILURES:
+            return Refused(f"runs made on {self._own} cannot be repeated on {device}: {failures[-1]}")
+        known = self._known(device)
+        if len(known) >= REPEATS:
+            noise = self._folder.noise()
+            return Refused(sentence(known, noise)) if _offset(known).matters(noise) else Admitted()
+        under_way = [repeat for (where, _), repeat in self._under_way.items() if where == device]
+        taken = {(repeat.trial, repeat.seed) for repeat in (*known, *under_way)}
+        if len(taken) >= REPEATS:
+            return None
+        for (trial, seed), score in self._store.scores_on(self._own).items():
+            if (trial, seed) not in taken and (request := self._request(trial, seed)):
+                repeat = RepeatedRun(trial, seed, device, self._own, float("nan"), score)
+                self._under_way[device, request.run_id] = repeat
+                return Repeat(request, self._folder.settings.limits.run_seconds)
+        return None
+
+    def repeated(self, repeated: Repeated) -> str | None:
+        result = repeated.result
+        repeat = self._under_way.pop((repeated.device, repeated.run_id), None)
+        if repeat is None:
+            return None
+        if result.state == "cancelled":
+            return None
+        if result.state != "complete" or result.val_bpb is None:
+            self._failures.setdefault(repeated.device, []).append(clean(result.message or result.state, 200))
+            return None
+        self._store.add_repeat(replace(repeat, val_bpb=result.val_bpb), repeated.energy)
+        known = self._known(repeated.device)
+        return sentence(known, self._folder.noise()) if len(known) == REPEATS else None
+
+    def forget(self) -> None:
+        self._under_way.clear()
+
+    def _known(self, device: str) -> list[RepeatedRun]:
+        return [repeat for repeat in self._store.repeats() if (repeat.device, repeat.against) == (device, self._own)]
+
+    def _request(self, trial: int, seed: int) -> RunRequest | None:
+        """As the run itself was asked for; None where that is no more to be read."""
+        name = f"{trial:04d}-{seed}"
+        with suppress(OSError, ValueError):
+            asked = RunRequest.read(str(self._folder.run_folder(name) / "request.json"))
+            return replace(asked, run_id=f"{name}-again", score_test=False, stop_above=[])
+        return None
+
+
+def sentence(pairs: Sequence[RepeatedRun], noise: Noise) -> str:
+    """How far two classes differ, by runs of the same recipes and seeds, and what comes of it."""
+    found, first = _offset(pairs), pairs[0]
+    comes = "no run of this study is done there" if found.matters(noise) else "its runs count as any other's"
+    size = words.gain(found.value), words.difference(found.half_interval)
+    return (
+        f"{clean(first.device, 80)} scores {size[0]} ± {size[1]} bits per byte against {clean(first.against, 80)} "
+        f"({words.count(found.n, 'pair')} of the same recipe and seed; one run deviates by "
+        f"{words.difference(noise.deviation)}): {comes}"
+    )
+
+
+def _offset(pairs: Sequence[RepeatedRun]) -> Offset:
+    return offset([pair.val_bpb - pair.val_bpb_against for pair in pairs])
