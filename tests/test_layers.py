@@ -52,7 +52,8 @@ INSIDE = {
     "terminal": [
         ["outcome"],
         ["lessons"],
-        ["longer_runs", "meters", "plan", "status", "trials", "workers"],
+        ["longer_runs", "meters", "plan", "status", "trials"],
+        ["workers"],
         ["bars", "console", "signals", "streams"],
         ["__init__"],
     ],
@@ -60,7 +61,7 @@ INSIDE = {
         ["status"],
         ["sentences"],
         ["meters", "longer_runs", "knobs", "work", "nights", "compute"],
-        ["apart", "context", "exploration", "proposers", "student"],
+        ["apart", "cluster", "context", "exploration", "proposers", "student"],
         ["__init__"],
         ["evidence", "raced"],
         ["shares"],

@@ -21,28 +21,26 @@ def workers(
 ) -> None:
     """The workers of the night that runs: each slot of a cluster, its node and what it does."""
     from autoresearch.errors import UserError
+    from autoresearch.evidence.cluster import cluster
     from autoresearch.evidence.status import status
     from autoresearch.facts import to_json
-    from autoresearch.study.lock import lock_holder
     from autoresearch.terminal.console import make_console, say
     from autoresearch.terminal.workers import workers_view
     from autoresearch.workers.fleet import Fleet
 
     study, console = open_study(name, home), make_console()
-    fleet = Fleet(study.path)
-    is_run = lock_holder(study.path / "runner.lock") is not None  # a killed night leaves its list behind
-    places = fleet.read() if is_run else None
+    found = cluster(study.path)
     if drain is not None:
-        if places is None:
+        if found is None:
             raise UserError(f"study {name} has no night on a cluster just now: there is nothing to drain")
-        place = fleet.drain(drain)
+        place = Fleet(study.path).drain(drain)
         say(console, f"{place.host} ({place.node[:8]}) is emptied: its runs are finished, none is begun there tonight")
         return
     if as_json:
-        print(to_json(places or [], indent=1))
-    elif places is None:
+        print(to_json(found, indent=1))
+    elif found is None:
         flying = status(study).in_flight
         doing = f"in flight on this machine: {', '.join(flying)}" if flying else "no run is in flight"
         say(console, f"study {name} has no night on a cluster; {doing}")
     else:
-        console.print(workers_view(places))
+        console.print(workers_view(found))

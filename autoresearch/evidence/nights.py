@@ -22,9 +22,14 @@ def trouble(evidence: Evidence, running: bool) -> list[str]:
 
 
 def ending(evidence: Evidence) -> str:
-    """ "the last night ended: 12 trials done, as asked"; "" where no night has ended, or it could not say why."""
+    """ "the last night ended: 12 trials done, as asked", and how busy its cluster was, where it had one; "" where no
+    night has ended, or it could not say why."""
     last = _last_night(evidence)
-    return f"the last night ended: {_reason(last)}" if last and last["kind"] == "ended" else ""
+    if not last or last["kind"] != "ended":
+        return ""
+    used = evidence.folder.store.events_of("began", "cluster")[-1:]
+    cluster = "".join(f"; its cluster had {_reason(event)}" for event in used if event["kind"] == "cluster")
+    return f"the last night ended: {_reason(last)}{cluster}"
 
 
 def silence(evidence: Evidence) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from autoresearch import words
+from autoresearch.evidence.cluster import cluster
 from autoresearch.evidence.evidence import Evidence, Standing
 from autoresearch.evidence.nights import ending, trouble
 from autoresearch.evidence.sentences import devices, improved, seed_ignored
@@ -12,6 +13,7 @@ from autoresearch.facts import ABSENT_IF_NONE
 from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.lock import lock_holder
+from autoresearch.workers.fleet import Cluster
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Status:
     incumbent: Standing
     improved: str  # what came of it, in a sentence
     in_flight: list[str]
+    cluster: Cluster | None = field(metadata=ABSENT_IF_NONE)  # of the night that runs, where it runs on one
     last_night: str  # why it ended; "" while one goes on
     trouble: list[str]  # what went wrong beside the trials
     events: list[Event]
@@ -92,6 +95,7 @@ def status(folder: StudyFolder) -> Status:
         incumbent=evidence.standing(evidence.incumbent),
         improved=improved(evidence),
         in_flight=[run.id for run in store.pending_runs() if run.state == "running" and runner_pid is not None],
+        cluster=cluster(folder.path),
         last_night=ending(evidence) if runner_pid is None else "",
         trouble=[*trouble(evidence, running=runner_pid is not None), *filter(None, [seed_ignored(evidence)])],
         events=[Event(**event) for event in store.events(8)],

@@ -19,7 +19,7 @@ from autoresearch.evidence import Evidence
 from autoresearch.evidence.longer_runs import recipe_label, scaled
 from autoresearch.metric import Metric
 from autoresearch.study.folder import StudyFolder
-from autoresearch.study.requests import machine_of_runs, make_request, start_workers
+from autoresearch.study.requests import end_workers, machine_of_runs, make_request, start_workers
 from autoresearch.terminal.bars import PrepareProgress, RunBars
 from autoresearch.terminal.signals import polite_signals
 from autoresearch.trial import Trial, window_of
@@ -60,7 +60,7 @@ def promote(
     try:
         return Promotion(folder, launcher, machine, data_dir, wanted, console).run()
     finally:
-        launcher.close()
+        end_workers(folder, launcher)
 
 
 def best_recipes(evidence: Evidence, top: int) -> list[Trial]:

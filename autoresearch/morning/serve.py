@@ -98,6 +98,7 @@ def make_app(home: Path, name: str, token: str | None = None) -> Starlette:
         routes=[
             Route("/", live.get_page),
             Route("/facts.json", live.get_facts),
+            Route("/cluster.json", live.get_cluster),
             Route("/trials/{number}.json", live.get_trial),
             Route("/control", live.post_control, methods=["POST"]),
             Route("/favicon.ico", _no_icon),
@@ -140,6 +141,13 @@ class Live:
         if tag in known:
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
+
+    async def get_cluster(self, request: Request) -> Response:
+        """Apart from the facts: it changes every other second, and costs next to nothing."""
+        from autoresearch.morning.report.cluster import cluster_facts
+
+        body = to_bytes(await self._call(cluster_facts, self.path))
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def get_trial(self, request: Request) -> Response:
         number = request.path_params["number"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -17,7 +18,7 @@ from autoresearch.night.watch import Watch
 from autoresearch.proposers import Proposer, make_proposer
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.observer import Observer, Observers
-from autoresearch.study.requests import machine_of_runs, start_workers
+from autoresearch.study.requests import end_workers, machine_of_runs, start_workers
 from autoresearch.study.settle import settle_script
 from autoresearch.study.store import Store
 from autoresearch.terminal.signals import polite_signals
@@ -70,8 +71,15 @@ class Night:
                 with _written_down(folder.store), polite_signals(self._hear):
                     return loop.run()
             finally:
-                launcher.close()
+                self._tell_of_cluster(end_workers(folder, launcher))
                 reporter.write(night_is_over=True)
+
+    def _tell_of_cluster(self, used: str | None) -> None:
+        if used is None:
+            return
+        with suppress(sqlite3.Error):  # the night may have ended because nothing can be written
+            self.folder.store.log("cluster", used)
+        self.observer.note(f"the cluster had {used}")
 
     def _hear(self, name: str) -> None:
         self.stop.request(f"ended by {name}", by_a_person=True)

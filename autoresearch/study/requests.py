@@ -35,6 +35,7 @@ def machine_of_runs(folder: StudyFolder, note: Callable[[str], None]) -> Machine
     runs while a budget is in seconds.
     """
     settings = folder.settings
+    Fleet(folder.path).forget()  # what a killed night left
     if settings.workers.launcher == "ray":
         if settings.trainer is not None:
             raise UserError("a program of your own is run on this machine only: set workers.launcher = 'local'")
@@ -53,7 +54,7 @@ def machine_of_runs(folder: StudyFolder, note: Callable[[str], None]) -> Machine
 
 
 def start_workers(folder: StudyFolder, machine: Machine) -> Launcher:
-    """As many warm workers as the settings and the machine or the cluster give; the caller closes them."""
+    """As many warm workers as the settings and the machine or the cluster give; the caller ends them."""
     settings, log, own = folder.settings, folder.path / "workers.log", folder.settings.trainer
     if settings.workers.launcher == "ray":
         from autoresearch.workers.ray_launcher import RayLauncher
@@ -73,6 +74,15 @@ def start_workers(folder: StudyFolder, machine: Machine) -> Launcher:
             devices, settings.energy, log, command, 1, machine.uuids, environment, Path(place) if place else None
         )
     return LocalLauncher(devices, settings.energy, log, processes=processes, uuids=machine.uuids)
+
+
+def end_workers(folder: StudyFolder, launcher: Launcher) -> str | None:
+    """Ends them at once. Returns how busy they were, in words, where they were a cluster's."""
+    launcher.close()
+    fleet = Fleet(folder.path)
+    cluster = fleet.read()
+    fleet.forget()
+    return cluster.in_all() if cluster else None
 
 
 def make_request(

@@ -11,6 +11,7 @@ from autoresearch.evidence.sentences import score, test_score
 from autoresearch.evidence.status import Status
 from autoresearch.metric import Metric
 from autoresearch.terminal.console import grid
+from autoresearch.terminal.workers import node_lines
 from rails import clean
 
 
@@ -24,7 +25,7 @@ def status_view(status: Status) -> RenderableType:
     costs = words.costs(energy_cost, status.token_cost, status.currency)
     cost = f", {costs}" if status.cost is not None else ""
     repeats = "" if status.repeatable else f"; {words.NOT_REPEATABLE}"
-    metric = status.metric
+    metric, cluster = status.metric, status.cluster
     deviation = words.difference(status.run_to_run_deviation, metric=metric)
     # Of another program nobody can tell from a recipe how large it will be.
     fit = {} if metric.has_test else {"rails": "memory and time of a run are not predicted; a recipe is tried once"}
@@ -39,6 +40,7 @@ def status_view(status: Status) -> RenderableType:
         "energy": words.energy(status.energy_joules, status.energy_sources) + cost,
         "runs": f"{words.count(status.runs, 'run')}, {words.duration(status.run_seconds)} of work",
         **({"in flight": ", ".join(status.in_flight)} if status.in_flight else {}),
+        **({"cluster": "\n".join([cluster.now(), *node_lines(cluster)])} if cluster else {}),
         **({"beware": " ".join(status.trouble)} if status.trouble else {}),
         "where": status.path,
     }

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -50,7 +50,7 @@ class _Slot:
     cancelled: bool = False
     begun: float = 0.0
     heard: float = 0.0
-    born: float = field(default_factory=time.monotonic)
+    born: float = 0.0  # when Ray had found room
     busy_seconds: float = 0.0
     runs: int = 0
 
@@ -96,8 +96,6 @@ class RayDriver:
         self._hosts: dict[str, str] = {}  # node id -> host, of the living
         self._made, self._rest_until, self._looked = 0, 0.0, float("-inf")
         self._said: str | None = None
-        if fleet is not None:
-            fleet.forget()  # what a killed night left
         self._empty_since = float("inf")
         self._look()
 
@@ -156,6 +154,7 @@ class RayDriver:
 
     def close(self) -> None:
         """Ends all workers at once; what they were at is lost and can be run again."""
+        self._write_down()
         slots, self._slots = self._slots, []
         if not self._ray.is_initialized():
             return
@@ -164,8 +163,6 @@ class RayDriver:
             self._ray.wait(leaving, num_returns=len(leaving), timeout=CLOSE_SECONDS)
         for slot in slots:
             self._kill(slot)
-        if self._fleet is not None:
-            self._fleet.forget()
 
     # --- runs to slots ---
 
@@ -229,6 +226,8 @@ class RayDriver:
             self._listen(slot)
 
     def _welcome(self, slot: _Slot, offer: Offer) -> None:
+        if slot.offer is None:
+            slot.born = time.monotonic()
         slot.offer = offer
         self._hosts.setdefault(offer.node, offer.host)
         if offer.node in self._drained | self._turned_away:
@@ -311,8 +310,7 @@ class RayDriver:
         for slot in self._slots:
             self._ask(slot)
         self._tell_of_waiting()
-        if self._fleet is not None:
-            self._fleet.write([self._place(slot) for slot in self._slots if slot.offer is not None])
+        self._write_down()
 
     def _drain(self, asked: frozenset[str]) -> None:
         for node in asked - self._drained:
@@ -383,14 +381,18 @@ class RayDriver:
     def _name(self, node: str) -> str:
         return f"{self._hosts.get(node, 'unknown')} ({node[:8]})"
 
+    def _write_down(self) -> None:
+        if self._fleet is not None:
+            self._fleet.write([self._place(slot) for slot in self._slots if slot.offer is not None])
+
     def _place(self, slot: _Slot) -> Place:
         assert slot.offer is not None
         now, busy = time.monotonic(), slot.busy_seconds
         does = "is made ready" if not slot.ready else "waits to be admitted" if self._waits(slot) else "idle"
         if slot.run is not None:
             does, busy = slot.run.run_id, busy + now - slot.begun
-        closing = slot.offer.node in self._drained
+        closing, seconds = slot.offer.node in self._drained, max(now - slot.born, 1e-9)
         return Place(
             slot.number, slot.offer.host, slot.offer.node, slot.offer.device, does, closing, slot.runs,
-            busy / max(now - slot.born, 1e-9),
+            busy / seconds, seconds,
         )  # fmt: skip

@@ -29,6 +29,15 @@ async function show(facts) {
   await drawAll(facts);
 }
 
+/** The slots of a cluster; nothing is asked for while no night runs. */
+async function showCluster(running) {
+  const cluster = running ? await (await request("cluster.json")).json() : null;
+  $("cluster-section").hidden = !cluster;
+  if (!cluster) return;
+  $("cluster-now").textContent = typeset(cluster.sentence);
+  $("cluster").replaceChildren(...(cluster.slots.rows.length ? [table(cluster.slots)] : []));
+}
+
 let polling = null;
 const poll = () => (polling ??= ask().finally(() => (polling = null)));
 async function ask() {
@@ -43,6 +52,7 @@ async function ask() {
       if (list.open !== null && JSON.stringify(before) !== JSON.stringify(after)) await follow();
       document.documentElement.dataset.trials = facts.trials.length;
     }
+    await showCluster(list.facts.study.running);
     $("notice").textContent = "";
   } catch (error) {
     lost(error);

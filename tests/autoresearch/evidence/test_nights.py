@@ -98,6 +98,20 @@ def test_why_the_last_night_ended_is_told_once_it_is_over(tmp_path: Path) -> Non
         assert f"not running, {told}" in facts(folder, running=False).study.status, "as the night itself says last"
 
 
+def test_how_busy_the_last_nights_cluster_was_is_told_with_its_end(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    run_study(folder, [])
+    folder.store.log("began", "a night begins in process 42")
+    folder.store.log("ended", "6 trials done, as asked")
+    folder.store.log("cluster", "up to 6 slots at once on 3 nodes, busy 91 % of their time")
+    told = "6 trials done, as asked; its cluster had up to 6 slots at once on 3 nodes, busy 91 % of their time"
+    assert status(folder).last_night == f"the last night ended: {told}"
+    assert told in facts(folder).study.status
+    folder.store.log("began", "a night begins in process 43")
+    folder.store.log("ended", "on this machine alone")
+    assert status(folder).last_night == "the last night ended: on this machine alone"
+
+
 def test_a_night_that_was_cut_off_is_not_said_to_run(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     run_study(folder, [])

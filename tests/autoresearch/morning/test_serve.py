@@ -108,6 +108,19 @@ def test_a_runner_that_starts_or_dies_is_a_change(client: httpx.Client, home: Pa
     assert not client.get("/facts.json").json()["study"]["running"]
 
 
+def test_the_cluster_is_told_while_a_night_runs_on_one(client: httpx.Client, home: Path) -> None:
+    from autoresearch.study.lock import RunnerLock
+    from autoresearch.workers.fleet import Fleet, Place
+
+    with RunnerLock(home / "one"):
+        assert client.get("/cluster.json").json() is None, "a night on this machine"
+        Fleet(home / "one").write([Place(1, "a\x1b[2Jnt", "aaaa1111", "Some GPU", "0001-0", False, 3, 0.5, 60.0)])
+        found = client.get("/cluster.json").json()
+        assert found["sentence"] == "1 slot on 1 node; so far slots were busy 50 % of their time."
+        assert found["slots"]["rows"] == [["1", "ant (aaaa1111)", "Some GPU", "0001-0", "3", "50 %"]]
+    assert client.get("/cluster.json").json() is None, "what a killed night left"
+
+
 def test_a_trial_is_told_whole_and_a_missing_one_is_404(client: httpx.Client) -> None:
     trial = client.get("/trials/1.json").json()
     assert trial["hypothesis"] == EVIL

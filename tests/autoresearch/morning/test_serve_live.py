@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from serving import TOKEN, served
 from studies import BAD, GOOD, change, make_study, run_study, wait_until
 
 from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import RunnerLock
+from autoresearch.workers.fleet import Fleet, Place
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -85,6 +88,27 @@ def test_the_page_follows_and_steers_a_study_that_runs(page: Any, tmp_path: Path
 
         page.goto(f"{client.base_url}/sql/study/kept_trials")
         assert page.locator("table.rows-and-columns tbody tr").count() >= 1
+
+
+def test_the_page_shows_a_cluster_while_a_night_runs_on_one(page: Any, tmp_path: Path) -> None:
+    study, hostile = make_study(tmp_path), "<img src=x onerror=alert(1)>"
+    fleet, slot = Fleet(study.path), Place(1, hostile, "aaaa1111", "Some GPU", "0001-0", False, 3, 0.5, 60.0)
+    with served(tmp_path) as client:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(str(client.base_url))
+        page.wait_for_selector("html[data-ready]")
+        assert page.locator("#cluster-section").is_hidden()
+        assert not any("cluster.json" in url for url in asked), "no night runs"
+        with RunnerLock(study.path):
+            fleet.write([slot])
+            page.wait_for_selector("#cluster td:has-text('0001-0')")
+            assert hostile in page.inner_text("#cluster") and page.locator("#cluster img").count() == 0
+            fleet.write([replace(slot, does="0002-1", draining=True)])  # and nothing in the database
+            page.wait_for_selector("#cluster td:has-text('0002-1, then is closed')")
+            fleet.write([])
+            page.wait_for_selector("#cluster-now:has-text('no slot: the night waits for a node')")
+        page.wait_for_selector("#cluster-section", state="hidden")
 
 
 def test_a_server_that_is_gone_is_told_in_one_line(page: Any, tmp_path: Path) -> None:

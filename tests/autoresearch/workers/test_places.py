@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,14 @@ from studies import GOOD, MACHINE, change, make_study, query, run_study
 from autoresearch.config import Settings, load_settings, parse_settings
 from autoresearch.errors import UserError
 from autoresearch.study.requests import machine_of_runs
-from autoresearch.workers.fleet import Fleet, Place
+from autoresearch.workers.fleet import Cluster, Fleet, Place
 from autoresearch.workers.machine import CONTEXT_BYTES, Machine
 
 GIB = 2**30
 FOUR = Machine("cuda", "Some GPU", 4, 80 * GIB, ("fp32", "bf16"))
 PLACES = [
-    Place(1, "ant", "aaaa11", "Some GPU", "0001-0", False, 3, 0.5),
-    Place(2, "bee", "bbbb22", "x", "idle", True, 0, 0.0),
+    Place(1, "ant", "aaaa11", "Some GPU", "0001-0", False, 3, 0.5, 60.0),
+    Place(2, "bee", "bbbb22", "x", "idle", True, 0, 0.0, 20.0),
 ]
 
 
@@ -84,13 +85,36 @@ def test_a_node_is_drained_by_its_host_or_the_start_of_its_id(tmp_path: Path) ->
     with pytest.raises(UserError, match="no night runs"):
         fleet.drain("ant")
     fleet.write(PLACES)
-    assert fleet.read() == PLACES
+    assert fleet.read() == Cluster(PLACES, 2, ["aaaa11", "bbbb22"], 80.0, 30.0)
     assert (fleet.drain("ant").slot, fleet.drain("bbbb").slot) == (1, 2)
     assert fleet.drained() == {"aaaa11", "bbbb22"}
     with pytest.raises(UserError, match=r"'cow' is no node with a slot: give the id of one of ant \(aaaa11\)"):
         fleet.drain("cow")
     fleet.forget()
     assert (fleet.read(), fleet.drained()) == (None, frozenset())
+
+
+def test_a_slot_that_is_gone_counts_on(tmp_path: Path) -> None:
+    ant, bee, fleet = *PLACES, Fleet(tmp_path)
+    fleet.write([ant, bee])
+    fleet.write([replace(ant, busy=0.75, seconds=100.0)])
+    fleet.write([])  # the cluster is lost; after it numbers begin again
+    fleet.write([replace(bee, slot=1, node="cccc33", busy=0.5, seconds=100.0)])
+    found = fleet.read()
+    assert found and (len(found.slots), found.most, found.seconds, found.busy_seconds) == (1, 2, 220.0, 125.0)
+    assert found.now() == "1 slot on 1 node; so far slots were busy 57 % of their time"
+    assert found.in_all() == "up to 2 slots at once on 3 nodes, busy 57 % of their time"
+
+
+def test_a_cluster_without_a_slot_is_told(tmp_path: Path) -> None:
+    assert (Cluster().now(), Cluster().in_all()) == ("no slot: the night waits for a node", "no slot all night")
+
+
+def test_words_of_other_machines_are_safe_to_show(tmp_path: Path) -> None:
+    Fleet(tmp_path).write([replace(PLACES[0], host="a\x1b[2Jnt\n" * 90, device="\u202eGPU")])
+    found = Fleet(tmp_path).read()
+    assert found and found.slots[0].device == "GPU" and len(found.slots[0].host) <= 80
+    assert found.slots[0].host.startswith("ant ant")
 
 
 def test_a_program_of_ones_own_stays_on_this_machine(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from studies import (
 from autoresearch.errors import UserError
 from autoresearch.study.folder import StudyFolder
 from autoresearch.workers.doctor import examine_cluster
-from autoresearch.workers.fleet import Fleet
+from autoresearch.workers.fleet import Fleet, Place
 from autoresearch.workers.launcher import Finished, Note
 from autoresearch.workers.ray_data import Text, fingerprint
 
@@ -53,6 +53,11 @@ SHORT: dict[str, Any] = {
     "decision__max_runs": 3,
 }
 Start = Callable[..., Any]
+
+
+def slots(fleet: Fleet) -> list[Place]:
+    found = fleet.read()
+    return found.slots if found else []
 
 
 @pytest.fixture
@@ -201,17 +206,18 @@ def test_a_drained_node_finishes_its_runs_and_gets_no_others(two_nodes: TwoNodes
         clusters.wait_for_slots(launcher, 2)
         submit(launcher, tmp_path, **WAITS)
         progress(launcher)
-        wait_until(lambda: [launcher.next_event(0.0), fleet.read()][1])
-        places = fleet.read() or []
-        assert {place.does for place in places} <= {"idle", "0001-0", "is made ready"}
-        fleet.drain(places[0].node[:12])
+        wait_until(lambda: [launcher.next_event(0.0), slots(fleet)][1])
+        assert {slot.does for slot in slots(fleet)} <= {"idle", "0001-0", "is made ready"}
+        fleet.drain(slots(fleet)[0].node[:12])
         clusters.wait_for_slots(launcher, 1)
         launcher.cancel("0001-0")
         assert finished(launcher).result.state == "cancelled"
         clusters.wait_for_slots(launcher, 0)
     finally:
         launcher.close()
-    assert fleet.read() is None and fleet.drained() == frozenset()
+    used = fleet.read()
+    assert used and not used.slots and 0 < used.busy_seconds < used.seconds, "two slots, and one had a run"
+    assert used.in_all().startswith("up to 2 slots at once on 1 node, busy ")
 
 
 def test_the_doctor_says_what_a_cluster_offers(two_nodes: TwoNodes) -> None:

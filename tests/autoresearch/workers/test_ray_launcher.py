@@ -16,9 +16,18 @@ from launching import WAITS, finished, pid, progress, submit
 from studies import STUB, is_running, make_study, run_study, wait_until
 
 from autoresearch import words
+from autoresearch.config import LimitSettings
 from autoresearch.errors import UserError
+from autoresearch.evidence import Evidence
+from autoresearch.evidence.nights import ending
+from autoresearch.night import session
+from autoresearch.night.session import Night
+from autoresearch.proposers.classic import RandomProposer
 from autoresearch.study.device_classes import REPEATS, DeviceClasses
-from autoresearch.workers.fleet import Fleet
+from autoresearch.study.folder import StudyFolder
+from autoresearch.study.lock import RunnerLock
+from autoresearch.study.observer import Observer
+from autoresearch.workers.fleet import Fleet, Place
 from autoresearch.workers.launcher import Finished, Note
 from autoresearch.workers.machine import look
 
@@ -45,6 +54,14 @@ def launcher(two_nodes: TwoNodes, tmp_path: Path, hasty: None) -> Iterator[RayLa
     launcher.close()
 
 
+class Notes(Observer):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+
 def ray_process() -> psutil.Process:
     """The one that this process has begun for Ray."""
     (found,) = multiprocessing.active_children()
@@ -63,15 +80,39 @@ def test_when_ray_ends_its_process_the_run_is_lost_and_the_next_process_goes_on(
     launcher: RayLauncher, tmp_path: Path
 ) -> None:
     worker = pid(submit(launcher, tmp_path, **WAITS))
+    wait_until(lambda: (seen := Fleet(tmp_path).read()) and seen.busy_seconds)
     ray_process().kill()
     end, notes = heard(launcher)
     assert (end.run_id, end.result.failure, launcher.capacity) == ("0001-0", "worker_died", 0)
     assert end.energy.joules > 0 and "the cluster is lost" in notes[0]
-    assert Fleet(tmp_path).read() == [], "no slot is shown that is no more"
+    left = Fleet(tmp_path).read()
+    assert left and not left.slots, "no slot is shown that is no more"
+    assert left.busy_seconds > 0, "but its time counts on"
     assert "the cluster is there again" in clusters.wait_for_slots(launcher, 1)
     wait_until(lambda: not is_running(worker))
     submit(launcher, tmp_path)
     assert finished(launcher).result.state == "complete"
+    launcher.close()
+    both = Fleet(tmp_path).read()
+    assert both and both.most == 1 and both.seconds > left.seconds and both.busy_seconds > left.busy_seconds
+
+
+def test_a_night_ends_with_how_busy_its_cluster_was(
+    two_nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, notes = make_study(tmp_path), Notes()
+    fleet = Fleet(folder.path)
+    fleet.write([Place(7, "gone", "aaaa1111", "x", "0001-0", False, 3, 0.5, 9e9)])  # a killed night left it
+    address, log = two_nodes.cluster.address, folder.path / "workers.log"
+    monkeypatch.setattr(session, "start_workers", lambda *_: clusters.launcher_on(address, log, STUB, fleet, 2))
+    monkeypatch.setattr(StudyFolder, "prepare_data", lambda self: self.path)
+    limits, proposer = LimitSettings(trials=2, min_free_disk_bytes=0), RandomProposer()
+    with RunnerLock(folder.path):
+        Night(folder, notes, limits=limits, proposer=proposer).run()
+    told = ending(Evidence(folder)).partition("; its cluster had ")[2]
+    assert told.startswith("up to 2 slots at once on ") and told.endswith(" % of their time")
+    assert f"the cluster had {told}" in notes.told and "busy 0" not in told
+    assert fleet.read() is None, "it is gone with the night"
 
 
 def test_a_cancelled_run_is_no_failed_one_when_the_process_ends(launcher: RayLauncher, tmp_path: Path) -> None:
