@@ -80,7 +80,7 @@ INSIDE = {
     "workers": [
         ["doctor", "ray_launcher"],
         ["ray_driver"],
-        ["ray_cluster"],
+        ["ray_cluster", "ray_known_slot"],
         ["ray_slot"],
         ["crew", "local"],
         ["process"],

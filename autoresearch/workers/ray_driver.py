@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -17,47 +17,26 @@ from typing import Any
 from autoresearch.config import Settings
 from autoresearch.workers.admission import Admitted, Answer, Ask, Refused, Repeat, Repeated
 from autoresearch.workers.energy import Energy
-from autoresearch.workers.fleet import Fleet, Place
+from autoresearch.workers.fleet import Fleet
 from autoresearch.workers.launcher import Event, Finished, Note, Progress
 from autoresearch.workers.ray_cluster import device_there, join, lost, nodes, options, unwanted, what
 from autoresearch.workers.ray_data import Text
+from autoresearch.workers.ray_known_slot import KnownSlot
 from autoresearch.workers.ray_slot import Done, Offer, Slot, Terms
 from rails import clean
 from trainer.protocol import RunRequest, RunResult
 
 # How often the list of nodes is read anew, and what a person asked to drain.
 LOOK_SECONDS = 2.0
-# A slot answers at least so often, and is given up when it has not for the second of them: its node hangs.
-ANSWER_SECONDS, SILENCE_SECONDS = 10.0, 60.0
+# A slot answers at least so often, and is given up when it has not for the second of them: its node hangs, and is left
+# alone for the third, in which Ray will have noticed too. A slot that is sent the text has longer.
+ANSWER_SECONDS, SILENCE_SECONDS, SHUN_SECONDS = 10.0, 60.0, 120.0
+RECEIVE_SECONDS = 900.0
 # After a slot that could not be made, until the next is tried.
 REST_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
 # Without a slot, until a person is told that the night waits.
 PATIENCE_SECONDS = 5.0
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A slot as the runner knows it. offer: None while Ray looks for room. is_told: its actor has the run."""
-
-    number: int
-    actor: Any
-    offer: Offer | None = None
-    ready: bool = False  # it can take runs: the text is there
-    run: RunRequest | None = None
-    repeats: bool = False  # its run is another slot's, done once more to compare classes of device
-    is_told: bool = False
-    cancelled: bool = False
-    begun: float = 0.0
-    heard: float = 0.0
-    born: float = 0.0  # when Ray had found room
-    busy_seconds: float = 0.0
-    runs: int = 0
-
-    @property
-    def device(self) -> str:
-        """Its class; '' until it is known."""
-        return self.offer.device if self.offer else ""
 
 
 class RayDriver:
@@ -86,12 +65,13 @@ class RayDriver:
         self._asks, self._fleet = asks, fleet
         self._admitted: set[str] = set()  # classes of device
         self._make = self._ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(Slot)
-        self._slots: list[_Slot] = []
+        self._slots: list[KnownSlot] = []
         self._events: deque[Event | Ask | Repeated] = deque()
         self._waiting: deque[tuple[RunRequest, float]] = deque()  # handed out just as the slot for it was lost
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()  # what slots have answered
         self._lock = RLock()
         self._turned_away: set[str] = set()  # ids of nodes
+        self._shunned: dict[str, float] = {}  # id of a node that hangs -> until when
         self._drained: frozenset[str] = frozenset()
         self._hosts: dict[str, str] = {}  # node id -> host, of the living
         self._made, self._rest_until, self._looked = 0, 0.0, float("-inf")
@@ -171,12 +151,12 @@ class RayDriver:
             if self._waiting and self._is_free(slot):
                 self._begin(slot, *self._waiting.popleft())
 
-    def _begin(self, slot: _Slot, run: RunRequest, timeout_seconds: float, repeats: bool = False) -> None:
+    def _begin(self, slot: KnownSlot, run: RunRequest, timeout_seconds: float, repeats: bool = False) -> None:
         slot.run, slot.repeats, slot.begun = run, repeats, time.monotonic()
         slot.cancelled, slot.is_told = False, False
         self._hear(slot, slot.actor.begin.remote(run, timeout_seconds), partial(self._begun, run))
 
-    def _begun(self, run: RunRequest, slot: _Slot, told: None) -> None:
+    def _begun(self, run: RunRequest, slot: KnownSlot, told: None) -> None:
         if slot.run is run:
             slot.is_told = True
             if slot.cancelled:
@@ -197,11 +177,11 @@ class RayDriver:
 
     # --- what slots say ---
 
-    def _hear(self, slot: _Slot, answer: Any, then: Callable[[_Slot, Any], None]) -> None:
+    def _hear(self, slot: KnownSlot, answer: Any, then: Callable[[KnownSlot, Any], None]) -> None:
         """Has `then` told what the slot answers, once it does."""
         answer.future().add_done_callback(lambda future: self._inbox.put(partial(self._take, slot, future, then)))
 
-    def _take(self, slot: _Slot, future: Future[Any], then: Callable[[_Slot, Any], None]) -> None:
+    def _take(self, slot: KnownSlot, future: Future[Any], then: Callable[[KnownSlot, Any], None]) -> None:
         if slot not in self._slots:  # it was lost meanwhile
             return
         try:
@@ -213,10 +193,10 @@ class RayDriver:
         then(slot, told)
         self._hand_on()
 
-    def _listen(self, slot: _Slot) -> None:
+    def _listen(self, slot: KnownSlot) -> None:
         self._hear(slot, slot.actor.events.remote(ANSWER_SECONDS), self._event)
 
-    def _event(self, slot: _Slot, told: Progress | Done | None) -> None:
+    def _event(self, slot: KnownSlot, told: Progress | Done | None) -> None:
         match told:
             case Progress() if slot.run is not None:
                 self._events.append(told)
@@ -225,7 +205,7 @@ class RayDriver:
         if slot in self._slots:
             self._listen(slot)
 
-    def _welcome(self, slot: _Slot, offer: Offer) -> None:
+    def _welcome(self, slot: KnownSlot, offer: Offer) -> None:
         if slot.offer is None:
             slot.born = time.monotonic()
         slot.offer = offer
@@ -241,7 +221,7 @@ class RayDriver:
             self._listen(slot)
             self._ask(slot)
 
-    def _finish(self, slot: _Slot, run: RunRequest, done: Done) -> None:
+    def _finish(self, slot: KnownSlot, run: RunRequest, done: Done) -> None:
         assert slot.offer is not None
         if done.disk_full:
             self._turn_away(slot, "its disk is full")
@@ -261,27 +241,26 @@ class RayDriver:
             self._events.append(Finished(run.run_id, result, done.end.energy))
         slot.run, slot.runs = None, slot.runs + 1
         slot.busy_seconds += time.monotonic() - slot.begun
-        if slot.offer.node in self._drained | self._turned_away:
+        if slot.node in self._drained | self._turned_away:
             self._drop(slot)
         else:
             self._ask(slot)
 
     # --- slots come and go ---
 
-    def _is_free(self, slot: _Slot) -> bool:
+    def _is_free(self, slot: KnownSlot) -> bool:
         return (
             slot.ready
             and slot.run is None
-            and slot.offer is not None
-            and slot.offer.node not in self._drained | self._turned_away
+            and slot.node not in self._drained | self._turned_away
             and (not self._asks or slot.device in self._admitted)
         )
 
-    def _waits(self, slot: _Slot) -> bool:
+    def _waits(self, slot: KnownSlot) -> bool:
         """Whether it could have a run if only its class of device were admitted."""
         return self._asks and slot.ready and slot.run is None and slot.device not in self._admitted
 
-    def _ask(self, slot: _Slot) -> None:
+    def _ask(self, slot: KnownSlot) -> None:
         if self._waits(slot):
             self._events.append(Ask(slot.device))
 
@@ -295,31 +274,37 @@ class RayDriver:
         self._hosts = {node.id: node.host for node in found}
         if self._fleet is not None:
             self._drain(self._fleet.drained())
-        silent = [slot for slot in self._slots if slot.ready and now - slot.heard > SILENCE_SECONDS]
-        for slot in silent if self._inbox.empty() else ():  # else it was the runner who did not listen
-            self._lose(slot, f"it has said nothing for {SILENCE_SECONDS:g} s")
-        closed = self._drained | self._turned_away
+        if self._inbox.empty():  # else it was the runner who did not listen
+            self._give_up_silent(now)
+        closed = self._drained | self._turned_away | {node for node, until in self._shunned.items() if now < until}
         wanted = self._asked.most or sum(node.fits(self._asked) for node in found if node.id not in closed)
         for slot in [slot for slot in self._slots if slot.offer is None][: max(0, len(self._slots) - wanted)]:
             self._drop(slot)
         while len(self._slots) < wanted and now >= self._rest_until:
             actor = self._make.options(**options(self._asked, closed & self._hosts.keys())).remote(self._terms)
             self._made += 1
-            self._slots.append(_Slot(self._made, actor))
+            self._slots.append(KnownSlot(self._made, actor))
             self._hear(self._slots[-1], actor.offer.remote(), self._welcome)
         for slot in self._slots:
             self._ask(slot)
         self._tell_of_waiting()
         self._write_down()
 
+    def _give_up_silent(self, now: float) -> None:
+        for slot in [slot for slot in self._slots if slot.offer is not None]:
+            patience = SILENCE_SECONDS if slot.ready else RECEIVE_SECONDS
+            if now - slot.heard > patience:
+                self._shunned[slot.node] = now + SHUN_SECONDS
+                self._lose(slot, f"it has said nothing for {patience:g} s")
+
     def _drain(self, asked: frozenset[str]) -> None:
         for node in asked - self._drained:
             self._events.append(Note(f"node {self._name(node)} is drained: its runs are finished, none is begun there"))
         self._drained = asked
-        for slot in [slot for slot in self._slots if slot.offer and slot.offer.node in asked and slot.run is None]:
+        for slot in [slot for slot in self._slots if slot.offer and slot.node in asked and slot.run is None]:
             self._drop(slot)
 
-    def _break(self, slot: _Slot, error: Exception) -> None:
+    def _break(self, slot: KnownSlot, error: Exception) -> None:
         """An answer was an error: of Ray, whose actor or node is gone, or of the slot, which could not do its part."""
         cause = getattr(error, "cause", None) or error
         text = clean((str(cause).strip() or type(cause).__name__).splitlines()[-1], 200)  # of a traceback what it is
@@ -332,15 +317,15 @@ class RayDriver:
             self._chunks, self._rest_until = None, time.monotonic() + REST_SECONDS
             self._lose(slot, f"it could not be made: {text}")
 
-    def _turn_away(self, slot: _Slot, why: str) -> None:
+    def _turn_away(self, slot: KnownSlot, why: str) -> None:
         """Of the slot's node nothing is wanted any more in this night."""
         assert slot.offer is not None
-        if slot.offer.node not in self._turned_away:
-            self._turned_away.add(slot.offer.node)
-            self._events.append(Note(f"node {self._name(slot.offer.node)} is turned away: {why}"))
+        if slot.node not in self._turned_away:
+            self._turned_away.add(slot.node)
+            self._events.append(Note(f"node {self._name(slot.node)} is turned away: {why}"))
         self._lose(slot, why, tell=False)
 
-    def _lose(self, slot: _Slot, why: str, tell: bool = True) -> None:
+    def _lose(self, slot: KnownSlot, why: str, tell: bool = True) -> None:
         """The slot is no more; its run, if it had one, is lost, and Ray is told to end it, wherever it may still be."""
         where = f" on {slot.offer.host}" if slot.offer else ""
         if tell:
@@ -354,11 +339,11 @@ class RayDriver:
             else:
                 self._events.append(end)
 
-    def _drop(self, slot: _Slot) -> None:
+    def _drop(self, slot: KnownSlot) -> None:
         self._slots.remove(slot)
         self._kill(slot)
 
-    def _kill(self, slot: _Slot) -> None:
+    def _kill(self, slot: KnownSlot) -> None:
         with suppress(Exception):  # it is gone already, or nobody is left to be told
             self._ray.kill(slot.actor)
 
@@ -383,16 +368,11 @@ class RayDriver:
 
     def _write_down(self) -> None:
         if self._fleet is not None:
-            self._fleet.write([self._place(slot) for slot in self._slots if slot.offer is not None])
+            self._fleet.write(
+                [slot.place(self._does(slot), slot.node in self._drained) for slot in self._slots if slot.offer]
+            )
 
-    def _place(self, slot: _Slot) -> Place:
-        assert slot.offer is not None
-        now, busy = time.monotonic(), slot.busy_seconds
-        does = "is made ready" if not slot.ready else "waits to be admitted" if self._waits(slot) else "idle"
+    def _does(self, slot: KnownSlot) -> str:
         if slot.run is not None:
-            does, busy = slot.run.run_id, busy + now - slot.begun
-        closing, seconds = slot.offer.node in self._drained, max(now - slot.born, 1e-9)
-        return Place(
-            slot.number, slot.offer.host, slot.offer.node, slot.offer.device, does, closing, slot.runs,
-            busy / seconds, seconds,
-        )  # fmt: skip
+            return slot.run.run_id
+        return "is made ready" if not slot.ready else "waits to be admitted" if self._waits(slot) else "idle"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies import MACHINE, wait_until
+from studies import BAD, GOOD, MACHINE, change, query, wait_until
 
 from autoresearch.config import LimitSettings, Settings, WorkerSettings
 from autoresearch.night.limits import StopRule
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 STORE_BYTES = 80 * 2**20  # the least that Ray takes
 # Slots take so much of a node's single core, so that a node carries two.
 CPUS = 0.5
+# A short night, and the proposals for it.
+SHORT: dict[str, Any] = {
+    "decision__baseline_runs": 2,
+    "decision__reference_runs": 3,
+    "decision__reference_max": 3,
+    "decision__max_runs": 3,
+}
+ANSWERS = [change("lr", 99.0), change("lr", GOOD), change("lr", BAD), change("n_head", 2), change("beta2", 0.9)]
 
 
 class TwoNodes:
@@ -54,20 +62,15 @@ class TwoNodes:
         )
 
     @contextmanager
-    def unlike(self, site: str, folder: Path, offset: float) -> Iterator[None]:
-        """Two more nodes of that site. On one of them the processor is named "Other CPU", and scores are higher."""
-        (folder / "cpuinfo").write_text("model name : Other CPU\n")
-        (folder / "sitecustomize.py").write_text(
-            "from pathlib import Path\nfrom autoresearch.workers import machine\n"
-            f"machine.CPU_FACTS = Path({str(folder / 'cpuinfo')!r})\n"
-        )
+    def peculiar(self, site: str, folder: Path, code: str, **environment: str) -> Iterator[None]:
+        """One more node of that site, whose Pythons run the code first."""
+        (folder / "sitecustomize.py").write_text(code)
         path = os.pathsep.join([str(folder), *filter(None, sys.path)])
-        nodes = [self.add(site), self.add(site, PYTHONPATH=path, STUB_OFFSET=str(offset))]
+        node = self.add(site, PYTHONPATH=path, **environment)
         try:
             yield
         finally:
-            for node in nodes:
-                self.kill(node)
+            self.kill(node)
 
     def kill(self, node: Any) -> None:
         self.cluster.remove_node(node, allow_graceful=False)
@@ -176,3 +179,11 @@ def night_on(launcher: Any, folder: StudyFolder, answers: list[str]) -> str:
         return StudyLoop(folder, launcher, ScriptedProposer(answers), MACHINE, folder.path, stop).run()
     finally:
         launcher.close()
+
+
+def facts(folder: StudyFolder) -> list[object]:
+    """What a night without a fault gives, to the last bit."""
+    return [
+        query(folder, "SELECT number, state, decision, changes, val_bpb, n_runs FROM trials ORDER BY number"),
+        query(folder, "SELECT trial, seed, purpose, state, val_bpb FROM runs ORDER BY trial, seed"),
+    ]

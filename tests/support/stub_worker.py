@@ -11,6 +11,7 @@ gains 0.12 and 0.96875 gains 0.25; at a budget longer by n the first gains 0.3 /
 third diverges one step past the usual.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -25,6 +26,7 @@ from trainer.protocol import RunRequest, RunResult, cancelled_run
 USUAL_TOKENS, USUAL_STEPS = 200_000, 25
 NOISE = float(os.environ.get("STUB_NOISE", "0.002"))
 PIDS = os.environ.get("STUB_PIDS")
+FULL = bool(os.environ.get("STUB_DISK_IS_FULL"))
 OFFSET = float(os.environ.get("STUB_OFFSET", "0"))  # of all its scores, as on another class of device
 
 
@@ -54,6 +56,8 @@ def main() -> None:
             Path(PIDS, request.run_id).write_text(str(os.getpid()))
         tell(event="start", run_id=request.run_id)
         recipe = request.recipe
+        if FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         marker = Path(request.result_path).with_name("died")
         if recipe["n_layer"] == 1 or (recipe["n_layer"] == 2 and not marker.exists()):
             marker.touch()

@@ -16,15 +16,11 @@ import psutil
 import pytest
 from launching import HANGS, WAITS, finished, pid, progress, submit
 from studies import (
-    BAD,
-    GOOD,
     STUB,
     assert_git_and_database_agree,
-    change,
     is_running,
     make_study,
     query,
-    run_study,
     wait_until,
 )
 
@@ -38,6 +34,7 @@ from autoresearch.workers.ray_data import Text, fingerprint
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
 
 import clusters
+from clusters import ANSWERS, SHORT, facts
 
 from autoresearch.workers.ray_cluster import Node, device_there
 from autoresearch.workers.ray_driver import RayDriver
@@ -45,13 +42,6 @@ from autoresearch.workers.ray_driver import RayDriver
 if TYPE_CHECKING:
     from clusters import TwoNodes
 
-ANSWERS = [change("lr", 99.0), change("lr", GOOD), change("lr", BAD), change("n_head", 2), change("beta2", 0.9)]
-SHORT: dict[str, Any] = {
-    "decision__baseline_runs": 2,
-    "decision__reference_runs": 3,
-    "decision__reference_max": 3,
-    "decision__max_runs": 3,
-}
 Start = Callable[..., Any]
 
 
@@ -81,22 +71,6 @@ def heard(launcher: Any) -> tuple[Finished, list[str]]:
         assert event is not None, "the cluster is silent"
         notes += [event.text] if isinstance(event, Note) else []
     return event, notes
-
-
-def facts(folder: StudyFolder) -> list[object]:
-    """What a night without a fault gives, to the last bit."""
-    return [
-        query(folder, "SELECT number, state, decision, changes, val_bpb, n_runs FROM trials ORDER BY number"),
-        query(folder, "SELECT trial, seed, purpose, state, val_bpb FROM runs ORDER BY trial, seed"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """Of a night on this machine's own worker."""
-    folder = make_study(tmp_path_factory.mktemp("undisturbed"), **SHORT)
-    run_study(folder, ANSWERS, workers=1)
-    return facts(folder)
 
 
 def test_slots_follow_the_nodes_to_none_and_back(start: Start, two_nodes: TwoNodes, tmp_path: Path) -> None:

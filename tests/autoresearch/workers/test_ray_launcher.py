@@ -42,6 +42,13 @@ if TYPE_CHECKING:
     from clusters import TwoNodes
 
 
+OTHER_CPU = """
+from pathlib import Path
+from autoresearch.workers import machine
+machine.CPU_FACTS = Path({!r})
+"""
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_launcher, "RETRY_SECONDS", 0.2)
@@ -204,7 +211,9 @@ def test_another_class_of_device_repeats_runs_before_it_has_any(
     folder.store.db.execute("UPDATE runs SET versions = json_set(versions, '$.device', ?)", [look("cpu").name])
     asked = clusters.cluster_settings(address=two_nodes.cluster.address, labels=["site=mixed"])
     notes: list[str] = []
-    with two_nodes.unlike("mixed", tmp_path, offset):
+    (tmp_path / "cpuinfo").write_text("model name : Other CPU\n")
+    node = two_nodes.add("mixed")
+    with two_nodes.peculiar("mixed", tmp_path, OTHER_CPU.format(str(tmp_path / "cpuinfo")), STUB_OFFSET=str(offset)):
         launcher = RayLauncher(asked, tmp_path / "log", admission=DeviceClasses(folder, ""), command=STUB)
         while len(folder.store.repeats()) < REPEATS or (offset and "is turned away" not in notes[-1]):
             event = launcher.next_event(60.0)
@@ -212,5 +221,6 @@ def test_another_class_of_device_repeats_runs_before_it_has_any(
             notes.append(event.text)
         clusters.wait_for_slots(launcher, slots)
         launcher.close()
+    two_nodes.kill(node)
     assert "Other CPU is another class of device than this study's" in notes[0]
     assert f"Other CPU scores {words.gain(offset)} ± 0.0000" in notes[1]
