@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from autoresearch import words
 from autoresearch.decide import Runs, pool_noise
@@ -78,7 +78,7 @@ def _history(
         menu=folder.menu,
         recipe=trials[parent].recipe,
         trials=trials,
-        tried=_tried(trials, folder.metric),
+        tried=_Tried(trials, folder.metric),
         limits=limits,
         deviation=deviation,
         scores=scores,
@@ -90,13 +90,23 @@ def _history(
     )
 
 
-def _tried(trials: Sequence[Trial], metric: Metric) -> dict[str, str]:
-    """recipe_key -> what came of the first trial with that recipe."""
-    found: dict[str, str] = {}
-    for trial in trials:
-        if trial.recipe_key and trial.recipe_key not in found:
-            found[trial.recipe_key] = words.tried(trial.number, trial.state, trial.decision, trial.val_bpb, metric)
-    return found
+class _Tried(Mapping[str, str]):
+    """recipe_key -> what came of the first trial with that recipe; put into words when it is asked for, since each
+    proposal asks for one of thousands."""
+
+    def __init__(self, trials: Sequence[Trial], metric: Metric) -> None:
+        self._first = {trial.recipe_key: trial for trial in reversed(trials) if trial.recipe_key}
+        self._metric = metric
+
+    def __getitem__(self, key: str) -> str:
+        trial = self._first[key]
+        return words.tried(trial.number, trial.state, trial.decision, trial.val_bpb, self._metric)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._first)
+
+    def __len__(self) -> int:
+        return len(self._first)
 
 
 def _limits_of_settings(folder: StudyFolder, measurements: Sequence[Measurement]) -> Limits:

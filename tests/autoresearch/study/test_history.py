@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import published
 import pytest
@@ -384,3 +385,16 @@ def test_a_trial_that_was_never_closed_stays_open_in_logical_time(tmp_path: Path
     rows = query(upgraded, "SELECT number, opened_tick IS NULL, closed_tick IS NULL FROM trials")
     assert rows == [(0, 0, 0), (1, 0, 0), (2, 0, 1)]
     assert json.loads(query(upgraded, "SELECT changes FROM trials WHERE number = 2")[0][0]) == {}
+
+
+def test_what_came_of_recipes_is_put_into_words_only_for_the_one_that_is_proposed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(tmp_path, **SHORT)
+    run_study(folder, STORY[:1])
+    tried = Mock(return_value="as it was")
+    monkeypatch.setattr("autoresearch.words.tried", tried)
+    known = history.now(folder, MACHINE, 0)
+    assert len(known.tried) == 2 and not tried.called
+    verdict = gate(STORY[0], known.recipe, known.menu, known.tried, known.limits)
+    assert verdict.rail == "novelty" and tried.call_args.args[0] == 1
