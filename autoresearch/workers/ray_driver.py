@@ -87,9 +87,6 @@ class RayDriver:
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free slot; where there is none any more, to the next that is."""
-        result = Path(request.result_path)
-        result.unlink(missing_ok=True)
-        request.write(result.with_name("request.json"))
         with self._lock:
             self._waiting.append((request, timeout_seconds))
             self._hand_on()
@@ -235,7 +232,8 @@ class RayDriver:
             self._events.append(Repeated(slot.offer.device, run.run_id, result, done.end.energy))
         else:
             if done.whole:
-                result.write(run.result_path)
+                with suppress(OSError):  # else only the next runner, if this one is killed, misses it
+                    result.write(run.result_path)
             elif slot.cancelled:
                 result = unwanted(result)
             self._events.append(Finished(run.run_id, result, done.end.energy))

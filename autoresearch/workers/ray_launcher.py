@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -65,6 +66,7 @@ class RayLauncher:
         self._compared: set[str] = set()  # classes of device
         self._is_lost, self._begin_at = False, 0.0
         self.capacity = 0
+        atexit.register(self.close)  # the runner's own end waits for its processes
         self._begin()
         try:
             self._hear(self._pipe.recv())
@@ -73,6 +75,9 @@ class RayLauncher:
 
     def submit(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands the run to a free slot; where there is none any more, to the next that is."""
+        result = Path(request.result_path)
+        result.unlink(missing_ok=True)
+        request.write(result.with_name("request.json"))
         self._in_flight[request.run_id] = (request, time.monotonic())
         self._say("submit", request, timeout_seconds)
 
@@ -98,6 +103,7 @@ class RayLauncher:
 
     def close(self) -> None:
         """Ends all workers at once; what they were at is lost and can be run again."""
+        atexit.unregister(self.close)
         if (process := self._process) is None:
             return
         self._say("close")

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,3 +226,16 @@ def test_another_class_of_device_repeats_runs_before_it_has_any(
     two_nodes.kill(node)
     assert "Other CPU is another class of device than this study's" in notes[0]
     assert f"Other CPU scores {words.gain(offset)} ± 0.0000" in notes[1]
+
+
+def test_a_runner_that_ends_without_closing_leaves_no_process(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing, sys; from pathlib import Path; import clusters; from studies import STUB\n"
+        "held = clusters.launcher_on(sys.argv[1], Path(sys.argv[2]), STUB)\n"
+        "print(multiprocessing.active_children()[0].pid); sys.exit('an error')"
+    )
+    command = [sys.executable, "-c", code, two_nodes.cluster.address, str(tmp_path / "workers.log")]
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=path, timeout=90, check=False)
+    assert (done.returncode, done.stderr) == (1, "an error\n")
+    assert not is_running(int(done.stdout))
