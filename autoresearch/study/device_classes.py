@@ -16,7 +16,7 @@ from trainer.protocol import RunRequest
 
 # Runs that another class repeats before it does any of its own. Where the same seed soon takes another way there, so
 # many show a difference of two run-to-run deviations; where it does not, one of far less.
-REPEATS = 5
+REPEATS, FEWEST = 5, 3
 MAX_FAILURES = 2
 
 
@@ -39,40 +39,50 @@ class DeviceClasses:
             )
         if len(failures := self._failures.get(device, [])) >= MAX_FAILURES:
             return Refused(f"runs made on {self._own} cannot be repeated on {device}: {failures[-1]}")
-        known = self._known(device)
-        if len(known) >= REPEATS:
-            noise = self._folder.noise()
-            return Refused(sentence(known, noise)) if _offset(known).matters(noise) else Admitted()
-        under_way = [repeat for (where, _), repeat in self._under_way.items() if where == device]
-        taken = {(repeat.trial, repeat.seed) for repeat in (*known, *under_way)}
-        if len(taken) >= REPEATS:
+        if len(self._taken(device)) < REPEATS and (found := self._next(device)):
+            repeat, request = found
+            self._under_way[device, request.run_id] = repeat
+            return Repeat(request, self._folder.settings.limits.run_seconds)
+        if not self._taken(device) and self._store.scores_on(self._own):
+            return Refused(f"no run made on {self._own} can be repeated on {device}: runs/*/request.json are gone")
+        if not self._is_compared(device):
             return None
-        for (trial, seed), score in self._store.scores_on(self._own).items():
-            if (trial, seed) not in taken and (request := self._request(trial, seed)):
-                repeat = RepeatedRun(trial, seed, device, self._own, float("nan"), score)
-                self._under_way[device, request.run_id] = repeat
-                return Repeat(request, self._folder.settings.limits.run_seconds)
-        return None
+        known, noise = self._known(device), self._folder.noise()
+        return Refused(sentence(known, noise)) if _offset(known).matters(noise) else Admitted()
 
     def repeated(self, repeated: Repeated) -> str | None:
         result = repeated.result
         repeat = self._under_way.pop((repeated.device, repeated.run_id), None)
-        if repeat is None:
-            return None
-        if result.state == "cancelled":
+        if repeat is None or result.state == "cancelled":
             return None
         if result.state != "complete" or result.val_bpb is None:
             self._failures.setdefault(repeated.device, []).append(clean(result.message or result.state, 200))
             return None
         self._store.add_repeat(replace(repeat, val_bpb=result.val_bpb), repeated.energy)
         known = self._known(repeated.device)
-        return sentence(known, self._folder.noise()) if len(known) == REPEATS else None
+        return sentence(known, self._folder.noise()) if self._is_compared(repeated.device) else None
 
     def forget(self) -> None:
         self._under_way.clear()
 
     def _known(self, device: str) -> list[RepeatedRun]:
         return [repeat for repeat in self._store.repeats() if (repeat.device, repeat.against) == (device, self._own)]
+
+    def _taken(self, device: str) -> set[tuple[int, int]]:
+        under_way = [repeat for (where, _), repeat in self._under_way.items() if where == device]
+        return {(repeat.trial, repeat.seed) for repeat in (*self._known(device), *under_way)}
+
+    def _is_compared(self, device: str) -> bool:
+        """By as many runs as are wanted, or by all that there are: the study's own class may be there no more."""
+        known, taken = len(self._known(device)), len(self._taken(device))
+        return known == taken and known >= FEWEST and (known >= REPEATS or self._next(device) is None)
+
+    def _next(self, device: str) -> tuple[RepeatedRun, RunRequest] | None:
+        taken = self._taken(device)
+        for (trial, seed), score in self._store.scores_on(self._own).items():
+            if (trial, seed) not in taken and (request := self._request(trial, seed)):
+                return RepeatedRun(trial, seed, device, self._own, float("nan"), score), request
+        return None
 
     def _request(self, trial: int, seed: int) -> RunRequest | None:
         """As the run itself was asked for; None where that is no more to be read."""

@@ -17,6 +17,7 @@ from autoresearch.workers.fleet import Fleet
 from autoresearch.workers.launcher import Launcher
 from autoresearch.workers.local import LocalLauncher
 from autoresearch.workers.machine import Machine, look
+from rails import clean
 from trainer.protocol import RunRequest
 
 # -P: nothing is imported from the folder that a person happens to be in.
@@ -49,6 +50,11 @@ def machine_of_runs(folder: StudyFolder, note: Callable[[str], None]) -> Machine
         raise UserError(
             f"study {folder.name} has a budget in seconds and runs that were made on {', '.join(sorted(others))}; on "
             f"{machine.name} a second buys another training: go on there, or start a new study"
+        )
+    if others and settings.workers.launcher == "local":  # on a cluster it is measured
+        note(
+            f"earlier runs of study {folder.name} were made on {clean(', '.join(sorted(others)), 200)}, those of this "
+            f"night on {machine.name}: by how much scores differ between them is not measured"
         )
     return machine
 

@@ -74,6 +74,14 @@ def test_a_class_that_is_shown_to_score_otherwise_is_refused(folder: StudyFolder
     assert classes.answer("L4") == Refused(told)
 
 
+def test_where_the_study_has_fewer_runs_all_of_them_are_enough(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, decision__baseline_runs=3)
+    run_study(folder, [])
+    classes = DeviceClasses(folder, "")
+    told = repeat_all(classes, folder, [0.0, 0.0, 0.0])
+    assert told is not None and "3 pairs" in told and classes.answer("L4") == Admitted()
+
+
 def test_a_class_on_which_no_run_succeeds_is_refused_by_name(folder: StudyFolder) -> None:
     classes = DeviceClasses(folder, "")
     for _ in range(2):
@@ -83,6 +91,13 @@ def test_a_class_on_which_no_run_succeeds_is_refused_by_name(folder: StudyFolder
         assert classes.repeated(Repeated("L4", answer.request.run_id, result, Energy(1.0, "estimate"))) is None
     refused = classes.answer("L4")
     assert isinstance(refused, Refused) and refused.why.endswith("cannot be repeated on L4: out of memory")
+
+
+def test_where_no_run_can_be_asked_for_again_a_class_is_refused(folder: StudyFolder) -> None:
+    for request in folder.path.glob("runs/*/request.json"):
+        request.unlink()
+    refused = DeviceClasses(folder, "").answer("L4")
+    assert isinstance(refused, Refused) and "request.json are gone" in refused.why
 
 
 def test_a_run_that_nobody_could_begin_says_nothing_of_its_class(folder: StudyFolder) -> None:

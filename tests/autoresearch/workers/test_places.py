@@ -80,6 +80,15 @@ def test_runs_keep_their_device_and_a_budget_in_seconds_stays_on_it(tmp_path: Pa
         machine_of_runs(folder, print)
 
 
+def test_a_night_on_another_machine_than_the_earlier_ones_is_said(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    notes: list[str] = []
+    machine_of_runs(folder, notes.append)
+    run_study(folder, [])
+    machine_of_runs(folder, notes.append)
+    assert len(notes) == 1 and f"were made on {MACHINE.name}, those of this night on" in notes[0]
+
+
 def test_a_node_is_drained_by_its_host_or_the_start_of_its_id(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     with pytest.raises(UserError, match="no night runs"):
