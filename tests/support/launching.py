@@ -9,7 +9,7 @@ from typing import Any
 from studies import wait_until
 
 from autoresearch.study.preset import load_preset
-from autoresearch.workers.launcher import Event, Finished, Launcher, Progress
+from autoresearch.workers.launcher import Event, Finished, Launcher, Note, Progress
 from trainer.protocol import RunRequest
 
 RECIPE = load_preset("cpu-nano").recipe
@@ -35,9 +35,11 @@ def submit(launcher: Launcher, folder: Path, run_id: str = "0001-0", seconds: fl
 
 
 def event(launcher: Launcher) -> Event:
-    event = launcher.next_event(60.0)
-    assert event is not None, "the worker is silent"
-    return event
+    """The next of a run; what a person is told of the workers is left out."""
+    while isinstance(heard := launcher.next_event(60.0), Note):
+        pass
+    assert heard is not None, "the worker is silent"
+    return heard
 
 
 def finished(launcher: Launcher) -> Finished:

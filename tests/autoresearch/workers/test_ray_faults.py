@@ -16,6 +16,7 @@ from studies import (
     STUB,
     assert_git_and_database_agree,
     change,
+    is_running,
     make_study,
     query,
     wait_until,
@@ -164,7 +165,7 @@ def test_a_run_that_is_lost_twice_has_failed_and_is_not_tried_again(pair: list[A
             threading.Thread(target=kill, args=[Path(request.result_path).parent]).start()
 
     def kill(run: Path) -> None:
-        wait_until(lambda: pid(run) not in killed)
+        wait_until(lambda: pid(run) not in killed and is_running(pid(run)))  # not one of another test
         killed.add(pid(run))
         psutil.Process(psutil.Process(pid(run)).ppid()).kill()
 

@@ -120,7 +120,7 @@ def test_a_night_ends_with_how_busy_its_cluster_was(
         Night(folder, notes, limits=limits, proposer=proposer).run()
     told = ending(Evidence(folder)).partition("; its cluster had ")[2]
     assert told.startswith("up to 2 slots at once on ") and told.endswith(" % of their time")
-    assert f"the cluster had {told}" in notes.told and "busy 0" not in told
+    assert f"the cluster had {told}" in notes.told and "busy 0 %" not in told and "busy 50 %" not in told
     assert fleet.read() is None, "it is gone with the night"
 
 
