@@ -158,6 +158,12 @@ def launcher_on(
     return launcher
 
 
+def told(event: object) -> list[str]:
+    """What an event tells a person; that there is no room or there is again, as on a busy machine, is left out."""
+    waits = ("has room again", "the night waits for one")
+    return [event.text] if isinstance(event, Note) and not any(text in event.text for text in waits) else []
+
+
 def wait_for_slots(launcher: Any, count: int) -> list[str]:
     """Returns what was told meanwhile."""
     notes: list[str] = []

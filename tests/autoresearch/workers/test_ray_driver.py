@@ -69,7 +69,7 @@ def heard(launcher: Any) -> tuple[Finished, list[str]]:
     notes: list[str] = []
     while not isinstance(event := launcher.next_event(60.0), Finished):
         assert event is not None, "the cluster is silent"
-        notes += [event.text] if isinstance(event, Note) else []
+        notes += clusters.told(event)
     return event, notes
 
 
@@ -180,7 +180,7 @@ def test_a_drained_node_finishes_its_runs_and_gets_no_others(two_nodes: TwoNodes
         clusters.wait_for_slots(launcher, 2)
         submit(launcher, tmp_path, **WAITS)
         progress(launcher)
-        wait_until(lambda: [launcher.next_event(0.0), slots(fleet)][1])
+        wait_until(lambda: [launcher.next_event(0.0), len(slots(fleet)) == 2][1])
         assert {slot.does for slot in slots(fleet)} <= {"idle", "0001-0", "is made ready"}
         fleet.drain(slots(fleet)[0].node[:12])
         clusters.wait_for_slots(launcher, 1)

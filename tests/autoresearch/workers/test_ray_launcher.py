@@ -81,7 +81,7 @@ def heard(launcher: RayLauncher) -> tuple[Finished, list[str]]:
     """The end of a run, and what a person is told until then."""
     notes: list[str] = []
     while not isinstance(event := launcher.next_event(60.0), Finished):
-        notes += [event.text] if isinstance(event, Note) else []
+        notes += clusters.told(event)
     return event, notes
 
 
@@ -165,7 +165,7 @@ def test_a_lost_head_is_waited_for(tmp_path: Path, hasty: None, monkeypatch: pyt
     try:
         end, notes = heard(launcher)
         assert (end.result.failure, launcher.capacity) == ("worker_died", 0)
-        while "the night waits for it" not in notes[-1]:
+        while not any("the night waits for it" in note for note in notes):
             event = launcher.next_event(60.0)
             notes += [event.text] if isinstance(event, Note) else []
         with clusters.head(port):
@@ -217,10 +217,10 @@ def test_another_class_of_device_repeats_runs_before_it_has_any(
     node = two_nodes.add("mixed")
     with two_nodes.peculiar("mixed", tmp_path, OTHER_CPU.format(str(tmp_path / "cpuinfo")), STUB_OFFSET=str(offset)):
         launcher = RayLauncher(asked, tmp_path / "log", admission=DeviceClasses(folder, ""), command=STUB)
-        while len(folder.store.repeats()) < REPEATS or (offset and "is turned away" not in notes[-1]):
+        while len(folder.store.repeats()) < REPEATS or (offset and not any("is turned away" in note for note in notes)):
             event = launcher.next_event(60.0)
             assert isinstance(event, Note), "the night itself hears of no run"
-            notes.append(event.text)
+            notes += clusters.told(event)
         clusters.wait_for_slots(launcher, slots)
         launcher.close()
     two_nodes.kill(node)
