@@ -17,6 +17,7 @@ from trainer.protocol import RunRequest
 # Runs that another class repeats before it does any of its own. Where the same seed soon takes another way there, so
 # many show a difference of two run-to-run deviations; where it does not, one of far less.
 REPEATS, FEWEST = 5, 3
+# Of one and the same run: several may be lost together with one node, which says nothing of its class.
 MAX_FAILURES = 2
 
 
@@ -27,7 +28,7 @@ class DeviceClasses:
         self._folder, self._store = folder, folder.store
         self._own = folder.store.first_device() or device
         self._under_way: dict[tuple[str, str], RepeatedRun] = {}  # by device and run id; their scores are not known yet
-        self._failures: dict[str, list[str]] = {}
+        self._failures: dict[tuple[str, str], list[str]] = {}  # likewise, the reasons
 
     def answer(self, device: str) -> Answer:
         if device == self._own:
@@ -37,8 +38,9 @@ class DeviceClasses:
                 f"it has {device}, and runs of this study have {self._own}: a budget in seconds buys another training "
                 "there (choose nodes by workers.labels)"
             )
-        if len(failures := self._failures.get(device, [])) >= MAX_FAILURES:
-            return Refused(f"runs made on {self._own} cannot be repeated on {device}: {failures[-1]}")
+        for (where, _), reasons in self._failures.items():
+            if where == device and len(reasons) >= MAX_FAILURES:
+                return Refused(f"runs made on {self._own} cannot be repeated on {device}: {reasons[-1]}")
         if len(self._taken(device)) < REPEATS and (found := self._next(device)):
             repeat, request = found
             self._under_way[device, request.run_id] = repeat
@@ -56,7 +58,8 @@ class DeviceClasses:
         if repeat is None or result.state == "cancelled":
             return None
         if result.state != "complete" or result.val_bpb is None:
-            self._failures.setdefault(repeated.device, []).append(clean(result.message or result.state, 200))
+            reasons = self._failures.setdefault((repeated.device, repeated.run_id), [])
+            reasons.append(clean(result.message or result.state, 200))
             return None
         self._store.add_repeat(replace(repeat, val_bpb=result.val_bpb), repeated.energy)
         known = self._known(repeated.device)
@@ -85,10 +88,13 @@ class DeviceClasses:
         return None
 
     def _request(self, trial: int, seed: int) -> RunRequest | None:
-        """As the run itself was asked for; None where that is no more to be read."""
+        """As the run itself was asked for, with the text and the folder where they are now; None where that is no more
+        to be read."""
         name = f"{trial:04d}-{seed}"
+        place, data_dir = self._folder.run_folder(name), str(self._store.study()["data_dir"])
         with suppress(OSError, ValueError):
-            asked = RunRequest.read(str(self._folder.run_folder(name) / "request.json"))
+            asked = RunRequest.read(str(place / "request.json"))
+            asked = replace(asked, data_dir=data_dir, result_path=str(place / "result.json"))
             return replace(asked, run_id=f"{name}-again", score_test=False, stop_above=[])
         return None
 

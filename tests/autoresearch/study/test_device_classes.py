@@ -93,6 +93,25 @@ def test_a_class_on_which_no_run_succeeds_is_refused_by_name(folder: StudyFolder
     assert isinstance(refused, Refused) and refused.why.endswith("cannot be repeated on L4: out of memory")
 
 
+def test_runs_that_were_lost_with_one_node_say_nothing_of_its_class(folder: StudyFolder) -> None:
+    classes = DeviceClasses(folder, "")
+    asked = [classes.answer("L4") for _ in range(REPEATS)]
+    for answer in asked:
+        assert isinstance(answer, Repeat)
+        gone = RunResult(answer.request.run_id, 0, "failed", failure="worker_died", message="its node is gone")
+        classes.repeated(Repeated("L4", answer.request.run_id, gone, Energy(1.0, "estimate")))
+    assert [classes.answer("L4") for _ in range(REPEATS)] == asked, "each is tried once more"
+
+
+def test_a_study_that_was_moved_repeats_its_runs_where_it_is_now(folder: StudyFolder, tmp_path: Path) -> None:
+    folder.store.set_data(str(tmp_path / "text"), "0" * 64)
+    moved = folder.path.rename(tmp_path / "elsewhere")
+    answer = DeviceClasses(StudyFolder(tmp_path, "elsewhere"), "").answer("L4")
+    assert isinstance(answer, Repeat)
+    assert answer.request.data_dir == str(tmp_path / "text")
+    assert Path(answer.request.result_path).parent == moved / "runs" / "0000-0"
+
+
 def test_where_no_run_can_be_asked_for_again_a_class_is_refused(folder: StudyFolder) -> None:
     for request in folder.path.glob("runs/*/request.json"):
         request.unlink()

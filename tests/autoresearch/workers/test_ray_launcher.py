@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,10 @@ from autoresearch.study.device_classes import REPEATS, DeviceClasses
 from autoresearch.study.folder import StudyFolder
 from autoresearch.study.lock import RunnerLock
 from autoresearch.study.observer import Observer
-from autoresearch.workers.fleet import Fleet, Place
+from autoresearch.workers.fleet import Cluster, Fleet, Place
 from autoresearch.workers.launcher import Finished, Note
 from autoresearch.workers.machine import look
+from trainer.protocol import RunRequest
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
 
@@ -226,6 +228,33 @@ def test_another_class_of_device_repeats_runs_before_it_has_any(
     two_nodes.kill(node)
     assert "Other CPU is another class of device than this study's" in notes[0]
     assert f"Other CPU scores {words.gain(offset)} ± 0.0000" in notes[1]
+
+
+def test_a_node_that_is_lost_while_it_is_compared_costs_its_class_nothing(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    folder, fleet = make_study(tmp_path, decision__baseline_runs=REPEATS), Fleet(tmp_path)
+    run_study(folder, [])
+    folder.store.db.execute("UPDATE runs SET versions = json_set(versions, '$.device', ?)", [look("cpu").name])
+    usual = {file: RunRequest.read(str(file)) for file in folder.path.glob("runs/*/request.json")}
+    for file, run in usual.items():
+        replace(run, recipe={**run.recipe, **WAITS}).write(file)
+    (tmp_path / "cpuinfo").write_text("model name : Other CPU\n")
+    code = OTHER_CPU.format(str(tmp_path / "cpuinfo"))
+    asked = clusters.cluster_settings(address=two_nodes.cluster.address, labels=["site=frail"])
+    launcher = RayLauncher(asked, tmp_path / "log", admission=DeviceClasses(folder, ""), fleet=fleet, command=STUB)
+
+    def both_repeat() -> bool:
+        assert isinstance(launcher.next_event(0.05), Note | None), "the night itself hears of no run"
+        slots = (fleet.read() or Cluster()).slots
+        return [slot.does.endswith("-again") for slot in slots] == [True, True]
+
+    with two_nodes.peculiar("frail", tmp_path, code):
+        wait_until(both_repeat, 60.0)
+    for file, run in usual.items():
+        run.write(file)
+    with two_nodes.peculiar("frail", tmp_path, code):
+        notes = clusters.wait_for_slots(launcher, 2)
+        launcher.close()
+    assert sum("is lost" in note for note in notes) == 2 and len(folder.store.repeats()) == REPEATS
 
 
 def test_a_runner_that_ends_without_closing_leaves_no_process(two_nodes: TwoNodes, tmp_path: Path) -> None:
