@@ -14,7 +14,7 @@ from autoresearch.evidence.meters import Meters, Repeated
 from autoresearch.evidence.proposers import turns
 from autoresearch.metric import VAL_BPB, Metric
 from autoresearch.proposers.share import MODEL
-from autoresearch.study.device_classes import sentence
+from autoresearch.study.device_classes import REPEATS, sentence
 from autoresearch.trial import Trial
 
 MOST_NAMED = 4
@@ -116,9 +116,13 @@ def noise(evidence: Evidence) -> str:
 
 def devices(evidence: Evidence) -> list[str]:
     """How far the classes of device differ that runs were repeated on."""
-    pairs = groupby(evidence.folder.store.repeats(), key=lambda repeat: (repeat.device, repeat.against))
-    found = [[*group] for _, group in pairs]
-    return [f"{sentence(group, evidence.noise)}." for group in found if len(group) > 1]
+    store, said = evidence.folder.store, []
+    for (device, _), group in groupby(store.repeats(), key=lambda repeat: (repeat.device, repeat.against)):
+        pairs = [*group]
+        is_decided = len(pairs) >= REPEATS or bool(store.scores_on(device))  # fewer are enough where there are no more
+        if len(pairs) > 1:
+            said.append(f"{sentence(pairs, evidence.noise, is_decided)}.")
+    return said
 
 
 def score(standing: Standing, metric: Metric = VAL_BPB) -> str:

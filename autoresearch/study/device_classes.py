@@ -99,10 +99,13 @@ class DeviceClasses:
         return None
 
 
-def sentence(pairs: Sequence[RepeatedRun], noise: Noise) -> str:
+def sentence(pairs: Sequence[RepeatedRun], noise: Noise, is_decided: bool = True) -> str:
     """How far two classes differ, by runs of the same recipes and seeds, and what comes of it."""
     found, first = _offset(pairs), pairs[0]
-    comes = "no run of this study is done there" if found.matters(noise) else "its runs count as any other's"
+    if not is_decided:
+        comes = "it repeats more of them before it has runs of its own"
+    else:
+        comes = "no run of this study is done there" if found.matters(noise) else "its runs count as any other's"
     size = words.gain(found.value), words.difference(found.half_interval)
     return (
         f"{clean(first.device, 80)} scores {size[0]} ± {size[1]} bits per byte against {clean(first.against, 80)} "

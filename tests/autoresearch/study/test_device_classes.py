@@ -82,6 +82,12 @@ def test_where_the_study_has_fewer_runs_all_of_them_are_enough(tmp_path: Path) -
     assert told is not None and "3 pairs" in told and classes.answer("L4") == Admitted()
 
 
+def test_of_a_class_that_is_not_compared_to_the_end_nothing_is_said_to_be_decided(folder: StudyFolder) -> None:
+    assert repeat_all(DeviceClasses(folder, ""), folder, [0.0, 0.0]) is None
+    (said,) = status(folder).devices
+    assert "2 pairs" in said and said.endswith("it repeats more of them before it has runs of its own.")
+
+
 def test_a_class_on_which_no_run_succeeds_is_refused_by_name(folder: StudyFolder) -> None:
     classes = DeviceClasses(folder, "")
     for _ in range(2):
