@@ -29,9 +29,9 @@ from trainer.protocol import RunRequest, RunResult
 # How often the list of nodes is read anew, and what a person asked to drain.
 LOOK_SECONDS = 2.0
 # A slot answers at least so often, and is given up when it has not for the second of them: its node hangs, and is left
-# alone for the third, in which Ray will have noticed too. A slot that is sent the text has longer.
+# alone for the third, in which Ray will have noticed too. A slot that is made ready or sent the text has longer.
 ANSWER_SECONDS, SILENCE_SECONDS, SHUN_SECONDS = 10.0, 60.0, 120.0
-RECEIVE_SECONDS = 900.0
+READY_SECONDS = 900.0
 # After a slot that could not be made, until the next is tried.
 REST_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
@@ -202,12 +202,15 @@ class RayDriver:
         if slot in self._slots:
             self._listen(slot)
 
+    def _placed(self, slot: KnownSlot, where: tuple[str, str]) -> None:
+        slot.node, slot.host = where
+        slot.born = time.monotonic()
+        self._hosts.setdefault(slot.node, slot.host)
+        self._hear(slot, slot.actor.offer.remote(), self._welcome)
+
     def _welcome(self, slot: KnownSlot, offer: Offer) -> None:
-        if slot.offer is None:
-            slot.born = time.monotonic()
         slot.offer = offer
-        self._hosts.setdefault(offer.node, offer.host)
-        if offer.node in self._drained | self._turned_away:
+        if slot.node in self._drained | self._turned_away:
             self._drop(slot)
         elif not offer.has_text:
             assert self._text is not None
@@ -224,13 +227,13 @@ class RayDriver:
             self._turn_away(slot, "its disk is full")
             return
         folder, result = Path(run.result_path).parent, done.end.result
-        with suppress(OSError), (folder / "worker.log").open("ab") as log:
-            log.write(done.log)
-        versions = {**result.versions, "device": slot.offer.device, "host": slot.offer.host}
+        versions = {**result.versions, "device": slot.offer.device, "host": slot.host}
         result = replace(result, versions=versions)
         if slot.repeats:
             self._events.append(Repeated(slot.offer.device, run.run_id, result, done.end.energy))
         else:
+            with suppress(OSError), (folder / "worker.log").open("ab") as log:
+                log.write(done.log)
             if done.whole:
                 with suppress(OSError):  # else only the next runner, if this one is killed, misses it
                     result.write(run.result_path)
@@ -276,21 +279,21 @@ class RayDriver:
             self._give_up_silent(now)
         closed = self._drained | self._turned_away | {node for node, until in self._shunned.items() if now < until}
         wanted = self._asked.most or sum(node.fits(self._asked) for node in found if node.id not in closed)
-        for slot in [slot for slot in self._slots if slot.offer is None][: max(0, len(self._slots) - wanted)]:
+        for slot in [slot for slot in self._slots if not slot.node][: max(0, len(self._slots) - wanted)]:
             self._drop(slot)
         while len(self._slots) < wanted and now >= self._rest_until:
             actor = self._make.options(**options(self._asked, closed & self._hosts.keys())).remote(self._terms)
             self._made += 1
             self._slots.append(KnownSlot(self._made, actor))
-            self._hear(self._slots[-1], actor.offer.remote(), self._welcome)
+            self._hear(self._slots[-1], actor.where.remote(), self._placed)
         for slot in self._slots:
             self._ask(slot)
         self._tell_of_waiting()
         self._write_down()
 
     def _give_up_silent(self, now: float) -> None:
-        for slot in [slot for slot in self._slots if slot.offer is not None]:
-            patience = SILENCE_SECONDS if slot.ready else RECEIVE_SECONDS
+        for slot in [slot for slot in self._slots if slot.node]:
+            patience = SILENCE_SECONDS if slot.ready else READY_SECONDS
             if now - slot.heard > patience:
                 self._shunned[slot.node] = now + SHUN_SECONDS
                 self._lose(slot, f"it has said nothing for {patience:g} s")
@@ -299,14 +302,14 @@ class RayDriver:
         for node in asked - self._drained:
             self._events.append(Note(f"node {self._name(node)} is drained: its runs are finished, none is begun there"))
         self._drained = asked
-        for slot in [slot for slot in self._slots if slot.offer and slot.node in asked and slot.run is None]:
+        for slot in [slot for slot in self._slots if slot.node in asked and slot.run is None]:
             self._drop(slot)
 
     def _break(self, slot: KnownSlot, error: Exception) -> None:
         """An answer was an error: of Ray, whose actor or node is gone, or of the slot, which could not do its part."""
         cause = getattr(error, "cause", None) or error
         text = clean((str(cause).strip() or type(cause).__name__).splitlines()[-1], 200)  # of a traceback what it is
-        if slot.offer is not None and isinstance(cause, OSError):
+        if slot.node and isinstance(cause, OSError):
             self._turn_away(slot, text)
         elif slot.ready:
             gone = isinstance(error, self._ray.exceptions.RayActorError)
@@ -317,7 +320,6 @@ class RayDriver:
 
     def _turn_away(self, slot: KnownSlot, why: str) -> None:
         """Of the slot's node nothing is wanted any more in this night."""
-        assert slot.offer is not None
         if slot.node not in self._turned_away:
             self._turned_away.add(slot.node)
             self._events.append(Note(f"node {self._name(slot.node)} is turned away: {why}"))
@@ -325,7 +327,7 @@ class RayDriver:
 
     def _lose(self, slot: KnownSlot, why: str, tell: bool = True) -> None:
         """The slot is no more; its run, if it had one, is lost, and Ray is told to end it, wherever it may still be."""
-        where = f" on {slot.offer.host}" if slot.offer else ""
+        where = f" on {slot.host}" if slot.node else ""
         if tell:
             self._events.append(Note(f"slot {slot.number}{where} is lost: {why}"))
         self._drop(slot)
@@ -367,7 +369,7 @@ class RayDriver:
     def _write_down(self) -> None:
         if self._fleet is not None:
             self._fleet.write(
-                [slot.place(self._does(slot), slot.node in self._drained) for slot in self._slots if slot.offer]
+                [slot.place(self._does(slot), slot.node in self._drained) for slot in self._slots if slot.node]
             )
 
     def _does(self, slot: KnownSlot) -> str:

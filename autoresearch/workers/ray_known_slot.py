@@ -13,10 +13,12 @@ from trainer.protocol import RunRequest
 
 @dataclass(eq=False)
 class KnownSlot:
-    """A slot as the runner knows it. offer: None while Ray looks for room. is_told: its actor has the run."""
+    """A slot as the runner knows it. node: Ray's id; '' while Ray looks for room. is_told: its actor has the run."""
 
     number: int
     actor: Any
+    node: str = ""
+    host: str = ""
     offer: Offer | None = None
     ready: bool = False  # it can take runs: the text is there
     run: RunRequest | None = None
@@ -34,17 +36,11 @@ class KnownSlot:
         """Its class; '' until it is known."""
         return self.offer.device if self.offer else ""
 
-    @property
-    def node(self) -> str:
-        """Ray's id of it; '' until it is known."""
-        return self.offer.node if self.offer else ""
-
     def place(self, does: str, is_draining: bool) -> Place:
-        """As a person sees it; asserts that it is somewhere."""
-        assert self.offer is not None
+        """As a person sees it."""
         now = time.monotonic()
         busy = self.busy_seconds + (now - self.begun if self.run is not None else 0.0)
         seconds = max(now - self.born, 1e-9)
         return Place(
-            self.number, self.offer.host, self.node, self.device, does, is_draining, self.runs, busy / seconds, seconds
+            self.number, self.host, self.node, self.device, does, is_draining, self.runs, busy / seconds, seconds
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import importlib.metadata
 import os
@@ -27,6 +28,8 @@ SCRATCH = "autoresearch-slot-"
 LOG_BYTES = 2**20
 # With less left a failed run is the disk's fault and not the recipe's.
 FULL_DISK_BYTES = 2**24
+# So is a failure that says one of these: also another of its disks may be full, or what one user may have of it.
+FULL_DISK_WORDS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,8 @@ class Terms:
 class Offer:
     """What a slot says of itself. device: the class that its runs are compared within."""
 
-    node: str
-    host: str
-    machine: Machine
+    device: str
     has_text: bool
-
-    @property
-    def device(self) -> str:
-        return self.machine.name
 
 
 @dataclass(frozen=True)
@@ -81,14 +78,27 @@ def versions_there() -> dict[str, str]:
 
 
 class Slot:
-    """One run at a time, on what Ray has set aside for this actor. It has two threads: one waits in `events`."""
+    """One run at a time, on what Ray has set aside for this actor. It has two threads: one waits in `events`.
+
+    It is made at once and says where it is; only then `offer` does what may fail or hang, so that it is known where."""
 
     def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+
+    def where(self) -> tuple[str, str]:
+        """Ray's id of the node, and its host."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), socket.gethostname()
+
+    def offer(self) -> Offer:
+        """Makes the slot ready, but for the text. Raises OSError or UserError where that fails."""
         from autoresearch.workers.process import WORKER
 
+        terms = self._terms
         # Ray sets it to the number of cores; a worker's own choice is one thread, and the order of sums hangs on it.
         os.environ["OMP_NUM_THREADS"] = "1"
-        self._terms, self._machine = terms, look(terms.device, terms.backend)
+        self._machine = look(terms.device, terms.backend)
         self._scratch, self._lock = _scratch()
         self._text_folder = None if terms.text is None else terms.text.here()
         self._launcher = LocalLauncher(
@@ -99,18 +109,13 @@ class Slot:
             terms.processes,
             self._machine.uuids,
         )
-
-    def offer(self) -> Offer:
-        import ray
-
-        has_text = self._terms.text is None or self._text_folder is not None
-        return Offer(ray.get_runtime_context().get_node_id(), socket.gethostname(), self._machine, has_text)
+        return self._offer()
 
     def receive(self, chunks: Mapping[str, Sequence[Any]]) -> Offer:
         """Takes the text. Raises OSError or UserError where that fails."""
         assert self._terms.text is not None
         self._text_folder = self._terms.text.receive(chunks)
-        return self.offer()
+        return self._offer()
 
     def begin(self, request: RunRequest, timeout_seconds: float) -> None:
         """Hands a run to the worker. Its files are the slot's own: one that is done again elsewhere shares none."""
@@ -136,11 +141,17 @@ class Slot:
     def _done(self, end: Finished) -> Done:
         folder, idle = self._scratch / end.run_id, self._scratch / "workers.log"
         texts = [log.read_bytes() for log in (idle, folder / "worker.log") if log.exists()]
-        is_full = end.result.failure is not None and shutil.disk_usage(self._scratch).free < FULL_DISK_BYTES
+        is_full = end.result.failure is not None and (
+            shutil.disk_usage(self._scratch).free < FULL_DISK_BYTES
+            or any(words in end.result.message for words in FULL_DISK_WORDS)
+        )
         is_whole = (folder / "result.json").exists()
         shutil.rmtree(folder, ignore_errors=True)
         idle.unlink(missing_ok=True)
         return Done(end, b"".join(texts)[-LOG_BYTES:], is_whole, is_full)
+
+    def _offer(self) -> Offer:
+        return Offer(self._machine.name, self._terms.text is None or self._text_folder is not None)
 
     def close(self) -> None:
         """Ends the worker and leaves nothing behind."""

@@ -178,9 +178,9 @@ def wait_for_slots(launcher: Any, count: int) -> list[str]:
     return notes
 
 
-def night_on(launcher: Any, folder: StudyFolder, answers: list[str]) -> str:
+def night_on(launcher: Any, folder: StudyFolder, answers: list[str], stop: StopRule | None = None) -> str:
     """One night; the launcher is closed. `answers` are the scripted proposals for trials 1, 2, ..."""
-    stop = StopRule(folder, LimitSettings(min_free_disk_bytes=0))
+    stop = stop or StopRule(folder, LimitSettings(min_free_disk_bytes=0))
     try:
         return StudyLoop(folder, launcher, ScriptedProposer(answers), MACHINE, folder.path, stop).run()
     finally:

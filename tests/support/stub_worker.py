@@ -11,7 +11,6 @@ gains 0.12 and 0.96875 gains 0.25; at a budget longer by n the first gains 0.3 /
 third diverges one step past the usual.
 """
 
-import errno
 import hashlib
 import json
 import math
@@ -57,7 +56,11 @@ def main() -> None:
         tell(event="start", run_id=request.run_id)
         recipe = request.recipe
         if FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            try:
+                Path("/dev/full").write_text("its result")
+            except OSError as error:
+                tell(event="refused", message=f"the result cannot be written: {error}")
+                continue
         marker = Path(request.result_path).with_name("died")
         if recipe["n_layer"] == 1 or (recipe["n_layer"] == 2 and not marker.exists()):
             marker.touch()
