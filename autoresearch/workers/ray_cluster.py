@@ -43,7 +43,7 @@ def join(asked: WorkerSettings) -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("workers.launcher is 'ray', which is not installed: pip install 'autoresearch[ray]'") from None
+        raise UserError("workers.launcher is 'ray', which is not installed: pip install -e '.[ray]'") from None
     if ray.is_initialized():
         return ray
     options: dict[str, Any] = {"address": asked.address, "logging_level": "ERROR", "log_to_driver": False}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="package")
 def two_nodes() -> Iterator[TwoNodes]:
     """One for all tests in this folder: to start it takes seconds."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
     import clusters
 
     with clusters.two_nodes() as nodes:

@@ -31,7 +31,7 @@ from autoresearch.workers.fleet import Fleet, Place
 from autoresearch.workers.launcher import Finished, Note
 from autoresearch.workers.ray_data import Text, fingerprint
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
 import clusters
 from clusters import ANSWERS, SHORT, facts

@@ -34,7 +34,7 @@ from autoresearch.workers.fleet import Fleet
 from autoresearch.workers.launcher import Note
 from trainer.protocol import cancel_line
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
 import clusters
 from clusters import ANSWERS, SHORT, facts

@@ -35,7 +35,7 @@ from autoresearch.workers.launcher import Finished, Note
 from autoresearch.workers.machine import look
 from trainer.protocol import RunRequest
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'autoresearch[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
 import clusters
 
